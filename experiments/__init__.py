@@ -1,0 +1,1 @@
+"""The recipes, a readable file each: `python -m experiments.NAME`."""

@@ -1,0 +1,81 @@
+"""DCGAN on scikit-learn's 8×8 digits.
+
+python -m experiments.dcgan_digits
+python -m experiments.dcgan_digits --sample 100 --seed 7
+"""
+
+import dataclasses
+
+import jax
+import optax
+
+import jaxgen
+from jaxgen import data, pictures, run
+from jaxgen.command import command
+from jaxgen.config import Config as BaseConfig
+from jaxgen.config import Count, Free, Positive
+from jaxgen.models import dcgan
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(BaseConfig):
+    epochs: Free[Count] = 200
+    """Passes over the 1,797 digits, in all; more of them continue a finished run."""
+    batch_size: Count = 16
+    """Digits a step; the generator learns from twice as many."""
+    learning_rate: Positive = 1e-3
+    """Adam's, for both networks."""
+    sample_every: Count = 20
+    """Epochs from one sheet of 256 samples to the next."""
+    frame_every: Count = 1
+    """Epochs from one frame of the animation to the next."""
+    save_every: Free[Count] = 20
+    """Epochs from one checkpoint to the next; there is always one at the end and when the run is stopped."""
+    sample: Free[Count | None] = None
+    """Train nothing: draw so many digits from the finished run's generator, with --seed, to a PNG and an .npy."""
+
+
+def recipe(config: Config) -> jaxgen.Recipe:
+    return dcgan.digits_recipe(
+        generator_optimizer=optax.adam(config.learning_rate),
+        discriminator_optimizer=optax.adam(config.learning_rate),
+    )
+
+
+def main(config: Config) -> None:
+    """Train a DCGAN on scikit-learn's 8×8 digits, and watch it learn to draw them."""
+    if config.sample is not None:
+        draw_samples(config, config.sample)
+        return
+    digits = data.load("digits")
+    generator = dcgan.DigitsGenerator()
+
+    with run.start(config, jaxgen.scaled(digits.images, -1, 1, white=digits.white)) as this_run:
+        shape = " × ".join(map(str, digits.images.shape))
+        this_run.picture("first_ten", pictures.labelled(digits.images[:10] / digits.white, digits.labels[:10], shape))
+        this_run.picture("digits", pictures.grid(digits.images[:256] / digits.white, columns=16))
+        same_z = this_run.key("frames")
+
+        def sheet(epoch: int, state: dcgan.State) -> None:
+            samples = dcgan.sample(generator, state.generator, this_run.key("samples", epoch), 256)
+            this_run.picture(f"samples_{epoch:03d}", pictures.grid(samples / 2 + 0.5, columns=16))
+
+        def frame(epoch: int, state: dcgan.State) -> None:
+            samples = dcgan.sample(generator, state.generator, same_z, 64)
+            this_run.picture(f"frames/frame_{epoch:03d}", pictures.grid(samples / 2 + 0.5, columns=8))
+
+        _, history = this_run.fit(recipe(config), [(config.sample_every, sheet), (config.frame_every, frame)])
+        this_run.animation("training", "frames/frame")
+        this_run.picture("accuracies", pictures.curves(history, ["accuracy_fake", "accuracy_real"], "accuracy"))
+        this_run.picture("errors", pictures.curves(history, ["error_fake", "error_real"], "binary cross-entropy"))
+
+
+def draw_samples(config: Config, count: int) -> None:
+    trained = jaxgen.load(config.folder)
+    key = jax.random.key(config.seed)
+    samples = dcgan.sample(dcgan.DigitsGenerator(), trained.variables["generator"], key, count) / 2 + 0.5
+    run.write_samples(config.folder / f"{count}_samples_of_seed_{config.seed}", samples)
+
+
+if __name__ == "__main__":
+    command(main, Config)

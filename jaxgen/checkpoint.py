@@ -1,0 +1,118 @@
+"""Checkpoints: Orbax writes them, and this makes them durable.
+
+    checkpoints/
+      00004520/           the step, counted over the whole run
+        state/            the arrays, by Orbax
+        about.json        what is not an array: epoch, step, …
+        manifest.json     the SHA-256 of every other file
+
+Orbax neither syncs all that it writes nor checks what it reads. So a checkpoint is written beside (`.saving-…`), summed
+and synced file by file and folder by folder, and only then renamed; before it is read it is checked against its sums.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PyTree = Any
+MANIFEST = "manifest.json"
+
+
+class DamagedError(Exception):
+    """A checkpoint is incomplete or not what was written; the message names the file."""
+
+
+def save(folder: Path, number: int, tree: PyTree, about: dict[str, Any], *, keep: int) -> Path:
+    """Write `tree` as checkpoint `number` of `folder`; when this returns it is on disk and survives a power cut.
+
+    Only then are the oldest checkpoints removed, down to the newest `keep`.
+    """
+    final = folder / f"{number:08d}"
+    staging = folder / f".saving-{final.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    with orbax() as checkpointer:
+        checkpointer.save((staging / "state").absolute(), tree)
+    (staging / "about.json").write_text(json.dumps(about, indent=1))
+    (staging / MANIFEST).write_text(json.dumps(sums(staging), indent=1))
+    for path in [*staging.rglob("*"), staging]:
+        sync(path)
+    if final.exists():  # saved before, by a run that was then resumed from an earlier step
+        remove(final)
+    staging.rename(final)
+    sync(folder)
+    for old in numbered(folder)[:-keep]:
+        remove(old)
+    return final
+
+
+def restore(path: Path, like: PyTree) -> PyTree:
+    """Arrays of a checkpoint that `verify` has passed, in the structure, shapes and dtypes of `like`.
+
+    `like` may leave out entries of the outermost mapping; they are not read.
+    """
+    import orbax.checkpoint as ocp
+
+    args = ocp.args.PyTreeRestore(
+        item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
+    )
+    with orbax() as checkpointer:
+        return checkpointer.restore((path / "state").absolute(), args)
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """What was saved as `about`, once every file of the checkpoint has been found as it was written.
+
+    Raises:
+        DamagedError: a file is missing, changed or too many.
+    """
+    try:
+        written = json.loads((path / MANIFEST).read_text())
+        found = sums(path)
+        if bad := sorted(name for name in written.keys() | found.keys() if written.get(name) != found.get(name)):
+            raise DamagedError(f"{path / bad[0]} is not as it was written")
+        return json.loads((path / "about.json").read_text())
+    except (OSError, ValueError, AttributeError) as error:
+        raise DamagedError(f"{path / MANIFEST} cannot be read") from error
+
+
+def numbered(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.name.isdigit()) if folder.is_dir() else []
+
+
+def remove(path: Path) -> None:
+    """Rename first, so that a crash never leaves half a checkpoint under a checkpoint's name."""
+    doomed = path.with_name(f".removing-{path.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def sums(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def orbax() -> Iterator[Any]:
+    """A synchronous Orbax checkpointer that keeps its remarks to itself."""
+    import orbax.checkpoint as ocp
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        yield checkpointer

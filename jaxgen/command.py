@@ -1,0 +1,122 @@
+"""The command line: arguments in, a Config out; and what goes wrong, in one line."""
+
+import contextlib
+import io
+import os
+import signal
+import sys
+import types
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import jax
+
+from jaxgen.config import Config, option
+from jaxgen.errors import InputError
+from jaxgen.run import Interrupted, check_same_experiment, read_config
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def command(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> NoReturn:
+    """Run an experiment's `main` from the command line: parse, call, and turn what goes wrong into one line.
+
+    Exit status: 0; 2 for bad input; 1 where the disk or the numbers gave out; 128 + n when stopped by signal n.
+    """
+    status = 0
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, interrupt)
+        config = configuration(config_class, main.__doc__ or "", sys.argv[1:])
+        cache_compiled_programs()
+        main(config)
+    except InputError as error:
+        status = say_why(error, 2)
+    except (OSError, FloatingPointError) as error:
+        status = say_why(error, 1)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        status = 128 + stop.number
+    raise SystemExit(status)
+
+
+def say_why(error: Exception, status: int) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return status
+
+
+def interrupt(number: int, frame: types.FrameType | None) -> NoReturn:
+    raise Interrupted(number, "stopped before the training began; nothing to save")
+
+
+def configuration(config_class: type[ConfigT], description: str, arguments: list[str]) -> ConfigT:
+    """What the arguments ask for; with `--resume` over the settings that the run was started with."""
+    config = parse(config_class(), description, arguments)
+    path = config.folder / "config.json"
+    if not config.resume or not path.is_file():
+        return config
+    found = read_config(path)
+    check_same_experiment(config, found)
+    stored = config.under(found["options"], path)
+    config = parse(stored, description, arguments)
+    if changed := config.differences(stored):
+        name = changed[0]
+        raise InputError(
+            f"{option(name)} {getattr(config, name)}: the run in {config.folder} was started with "
+            f"{getattr(stored, name)}; leave the option out, or start another run with --out"
+        )
+    return config
+
+
+def cache_compiled_programs() -> None:
+    """Keep compiled programs in the user's cache folder for the next start; private, for an entry is code."""
+    if jax.config.values["jax_compilation_cache_dir"]:
+        return  # the user's own choice, as by JAX_COMPILATION_CACHE_DIR
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxgen" / "compiled"
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def parse(default: ConfigT, description: str, arguments: Sequence[str]) -> ConfigT:
+    """The configuration that the arguments ask for, over `default`.
+
+    Raises:
+        InputError: an unknown option or a value that does not fit, in one line.
+        SystemExit: `--help` was asked for, and printed.
+    """
+    import tyro
+
+    said = io.StringIO()
+    helping = {"-h", "--help"} & set(arguments)
+    try:
+        with contextlib.redirect_stderr(said), contextlib.nullcontext() if helping else unbroken_lines():
+            prog = f"python -m {default.module}"
+            return tyro.cli(type(default), prog=prog, args=arguments, default=default, description=description)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise InputError(f"{first_paragraph(said.getvalue())}; --help lists the options") from None
+
+
+@contextlib.contextmanager
+def unbroken_lines() -> Iterator[None]:
+    """Tyro breaks its messages at the width of the terminal; unbroken they can be taken apart."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "1000"
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
+def first_paragraph(box: str) -> str:
+    """The first paragraph of one of Tyro's framed messages, as a line."""
+    lines = [line.strip("│ \n") for line in box.splitlines() if line.startswith("│")]
+    rule = next((at for at, line in enumerate(lines) if line.startswith("──")), len(lines))
+    return " ".join(lines[:rule]).rstrip(". ")

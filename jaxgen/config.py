@@ -1,0 +1,106 @@
+"""What a run is asked to do: a typed, frozen Config, and the command line that fills it in.
+
+An experiment subclasses `Config` and adds its hyper-parameters. The annotations say more than the type: `Count` and
+`Positive` bound the value, and `Free` marks what may differ when a run is resumed (everything else makes another run).
+"""
+
+import dataclasses
+import inspect
+import sys
+import typing
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Self, TypeVar
+
+from jaxgen.errors import InputError
+
+
+class Bound(NamedTuple):
+    """A field's smallest value, or, where `open`, the value it must be above."""
+
+    low: float
+    open: bool = False
+
+
+T = TypeVar("T")
+FREE = "may change when the run is resumed"
+Free = Annotated[T, FREE]
+Count = Annotated[int, Bound(1)]
+Positive = Annotated[float, Bound(0, open=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    epochs: Free[Count] = 1
+    """Passes over the data, in all; more of them continue a finished run."""
+    batch_size: Count = 1
+    """Examples a step."""
+    seed: Annotated[int, Bound(0)] = 0
+    """Every random number follows from it."""
+    out: Free[Path | None] = None
+    """Folder of the run; None is runs/NAME."""
+    resume: Free[bool] = False
+    """Go on with the run in the folder, under the settings it was started with."""
+    save_every: Free[Count] = 1
+    """Epochs from one checkpoint to the next; there is always one at the end and when the run is stopped."""
+    keep: Free[Count] = 3
+    """Checkpoints that are kept, the newest ones."""
+    device: Free[str] = "auto"
+    """Where to compute: auto, cpu, gpu, or one of several as gpu:1."""
+
+    def __post_init__(self) -> None:
+        for name, hint in typing.get_type_hints(type(self), include_extras=True).items():
+            for mark in getattr(hint, "__metadata__", ()):
+                if isinstance(mark, Bound):
+                    check_bound(option(name), getattr(self, name), mark)
+
+    @property
+    def module(self) -> str:
+        """The experiment's module, such as `experiments.dcgan_digits`, also where it runs as `__main__`."""
+        name = type(self).__module__
+        spec = getattr(sys.modules[name], "__spec__", None)
+        return spec.name if spec else Path(inspect.getfile(type(self))).stem
+
+    @property
+    def folder(self) -> Path:
+        return self.out or Path("runs") / self.module.rpartition(".")[2]
+
+    def stored(self) -> dict[str, Any]:
+        """Every option as JSON has it."""
+        return {
+            name: list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+    def under(self, stored: dict[str, Any], where: Path) -> Self:
+        """This configuration with the stored options as they are in `where`; `out` and `resume` stay."""
+        fields = {name: getattr(self, name) for name in self.stored()}
+        if unknown := sorted(stored.keys() ^ fields.keys()):
+            raise InputError(
+                f"{where}: option {unknown[0]!r} is not known or not there; put the file back as it was written"
+            )
+        defaults = type(self)()
+        for name in fields.keys() - {"out", "resume"}:
+            value = tuple(stored[name]) if isinstance(stored[name], list) else stored[name]
+            default = getattr(defaults, name)
+            if type(value) is not type(default) and not (default is None or value is None or type(default) is float):
+                raise InputError(f"{where}: {name} is {value!r}; put the file back as it was written")
+            fields[name] = value
+        return type(self)(**fields)
+
+    def differences(self, other: "Config") -> list[str]:
+        """The options, other than the free ones, in which the two differ."""
+        hints = typing.get_type_hints(type(self), include_extras=True)
+        bound = [name for name, hint in hints.items() if FREE not in getattr(hint, "__metadata__", ())]
+        return [name for name in bound if getattr(self, name) != getattr(other, name)]
+
+
+def option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def check_bound(name: str, value: Any, bound: Bound) -> None:
+    for number in value if isinstance(value, tuple) else () if value is None else (value,):
+        if bound.open and not (bound.low < number < float("inf")):
+            raise InputError(f"{name} {number}: must be a number above {bound.low:g}")
+        if not bound.open and not number >= bound.low:
+            raise InputError(f"{name} {number}: must be {bound.low:g} or more")

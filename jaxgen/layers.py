@@ -1,0 +1,209 @@
+"""Flax (Linen) layers with PyTorch's semantics, initialisation and names, over `jaxgen.ops`.
+
+Parameters carry PyTorch's names (`weight`, `bias`, `running_mean`, …) and are PyTorch's tensors with one transposition
+by rank (`jaxgen.torch_weights`): a matrix is transposed, a convolution's kernel is `[height, width, …]`.
+Where Flax's own layers differ from PyTorch (initialisation, the variance that batch norm stores, two bias vectors in an
+LSTM), these follow PyTorch.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxgen.ops.conv import conv, conv_transpose
+from jaxgen.ops.pool import max_pool
+from jaxgen.ops.recurrent import gru, lstm
+
+Initializer = Callable[..., jax.Array]
+Size = int | tuple[int, int]
+
+
+def bounded_uniform(fan_in: int) -> Initializer:
+    """U(−1/√fan_in, 1/√fan_in), PyTorch's default for weights and biases alike.
+
+    `torch.nn.Linear` and `Conv2d` count C_in·k² as the fan-in, `ConvTranspose2d` C_out·k², `LSTM` and `GRU` the hidden
+    size (https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html and the pages beside it).
+    """
+    bound = 1 / math.sqrt(fan_in)
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = float) -> jax.Array:  # as Flax's initialisers
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def initial(module: nn.Module, key: jax.Array) -> Any:
+    """The module's variables, each drawn with a key of its own that follows from `key` and its name.
+
+    The module says by `input_shape` (without the batch) what it is shown. Compiled, so that only the parameters are
+    computed and not the forward pass.
+    """
+    return jax.jit(module.init)(key, jnp.zeros((1, *module.input_shape), jnp.float32))
+
+
+def pair(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def flatten(x: jax.Array) -> jax.Array:
+    """`[B, H, W, C]` -> `[B, C·H·W]`, in PyTorch's order (channels first)."""
+    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+
+
+def unflatten(x: jax.Array, height: int, width: int) -> jax.Array:
+    """`[B, C·H·W]` in PyTorch's order -> `[B, H, W, C]`."""
+    return x.reshape(x.shape[0], -1, height, width).transpose(0, 2, 3, 1)
+
+
+class Linear(nn.Module):
+    """`torch.nn.Linear`: `[..., in]` -> `[..., features]`."""
+
+    features: int
+    weight_init: Initializer | None = None
+    bias_init: Initializer | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        default = bounded_uniform(x.shape[-1])
+        weight = self.param("weight", self.weight_init or default, (x.shape[-1], self.features))
+        bias = self.param("bias", self.bias_init or default, (self.features,))
+        return x @ weight + bias
+
+
+class Conv(nn.Module):
+    """`torch.nn.Conv2d`: `[B, H, W, C]` -> `[B, H', W', features]`, H' = ⌊(H + 2p − d(k−1) − 1)/s⌋ + 1."""
+
+    features: int
+    kernel_size: Size
+    stride: Size = 1
+    padding: Size = 0
+    dilation: Size = 1
+    weight_init: Initializer | None = None
+    bias_init: Initializer | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel_size = pair(self.kernel_size)
+        default = bounded_uniform(x.shape[-1] * math.prod(kernel_size))
+        weight = self.param("weight", self.weight_init or default, (*kernel_size, x.shape[-1], self.features))
+        bias = self.param("bias", self.bias_init or default, (self.features,))
+        y = conv(x, weight, stride=pair(self.stride), padding=pair(self.padding), dilation=pair(self.dilation))
+        return y + bias
+
+
+class ConvTranspose(nn.Module):
+    """`torch.nn.ConvTranspose2d`: `[B, H, W, C]` -> `[B, H', W', features]`.
+
+    H' = (H − 1)s − 2p + d(k − 1) + output_padding + 1. The weight is `[kh, kw, features, C]`: PyTorch's
+    `[C, features, kh, kw]` under the transposition of every other kernel.
+    """
+
+    features: int
+    kernel_size: Size
+    stride: Size = 1
+    padding: Size = 0
+    output_padding: Size = 0
+    dilation: Size = 1
+    weight_init: Initializer | None = None
+    bias_init: Initializer | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel_size = pair(self.kernel_size)
+        default = bounded_uniform(self.features * math.prod(kernel_size))
+        weight = self.param("weight", self.weight_init or default, (*kernel_size, self.features, x.shape[-1]))
+        bias = self.param("bias", self.bias_init or default, (self.features,))
+        y = conv_transpose(
+            x,
+            weight,
+            stride=pair(self.stride),
+            padding=pair(self.padding),
+            output_padding=pair(self.output_padding),
+            dilation=pair(self.dilation),
+        )
+        return y + bias
+
+
+class MaxPool(nn.Module):
+    """`torch.nn.MaxPool2d`: `[B, H, W, C]` -> `[B, H', W', C]`; the stride is the window's size unless given."""
+
+    window: Size
+    stride: Size | None = None
+    padding: Size = 0
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        stride = self.window if self.stride is None else self.stride
+        return max_pool(x, pair(self.window), stride=pair(stride), padding=pair(self.padding))
+
+
+class BatchNorm(nn.Module):
+    """`torch.nn.BatchNorm1d` and `BatchNorm2d`: over every axis but the last, `[..., C]` -> `[..., C]`.
+
+    Training normalises with the batch's biased variance and moves the running statistics towards the batch's mean and
+    **unbiased** variance by `momentum`; evaluation normalises with the running statistics. A training batch must hold
+    more than one value a channel (`ValueError`), as in PyTorch.
+    """
+
+    momentum: float = 0.1
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        features = x.shape[-1:]
+        weight = self.param("weight", nn.initializers.ones, features)
+        bias = self.param("bias", nn.initializers.zeros, features)
+        running_mean = self.variable("batch_stats", "running_mean", jnp.zeros, features)
+        running_var = self.variable("batch_stats", "running_var", jnp.ones, features)
+        tracked = self.variable("batch_stats", "num_batches_tracked", jnp.zeros, (), jnp.int32)
+        if not train:
+            return (x - running_mean.value) * (weight * jax.lax.rsqrt(running_var.value + self.eps)) + bias
+        axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+        if count < 2:
+            raise ValueError(f"batch norm in training needs more than one value a channel, got {x.shape}")
+        mean = x.mean(axes)
+        centred = x - mean  # E[(x − mean)²], not E[x²] − mean², which cancels badly
+        var = jnp.square(centred).mean(axes)
+        if not self.is_initializing():
+            moved = self.momentum * jax.lax.stop_gradient(jnp.stack([mean, var * (count / (count - 1))]))
+            running_mean.value = (1 - self.momentum) * running_mean.value + moved[0]
+            running_var.value = (1 - self.momentum) * running_var.value + moved[1]
+            tracked.value += 1
+        return centred * (weight * jax.lax.rsqrt(var + self.eps)) + bias
+
+
+class LSTM(nn.Module):
+    """`torch.nn.LSTM`, one layer, batch first, zero initial state: `[B, T, in]` -> the outputs `[B, T, hidden]`.
+
+    Both bias vectors of PyTorch are kept: summed they would give the same outputs and another training.
+    """
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return lstm(x, *recurrent_parameters(self, x.shape[-1], gates=4))
+
+
+class GRU(nn.Module):
+    """`torch.nn.GRU`, one layer, batch first, zero initial state: `[B, T, in]` -> the outputs `[B, T, hidden]`."""
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return gru(x, *recurrent_parameters(self, x.shape[-1], gates=3))
+
+
+def recurrent_parameters(layer: LSTM | GRU, width: int, gates: int) -> list[jax.Array]:
+    wide = gates * layer.hidden
+    shapes = {
+        "weight_ih_l0": (width, wide),
+        "weight_hh_l0": (layer.hidden, wide),
+        "bias_ih_l0": (wide,),
+        "bias_hh_l0": (wide,),
+    }
+    return [layer.param(name, bounded_uniform(layer.hidden), shape) for name, shape in shapes.items()]

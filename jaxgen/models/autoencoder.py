@@ -1,0 +1,89 @@
+"""A convolutional autoencoder for small colour images; its encoder and its decoder can be anybody's."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxgen.layers import Conv, ConvTranspose, MaxPool, initial
+from jaxgen.losses import mean_squared_error
+from jaxgen.training import Metrics, PyTree, Recipe, descend
+
+
+class Encoder(nn.Module):
+    """Images `[B, H, W, C]` -> a code `[B, H/4, W/4, 8]`: 512 numbers for 32×32."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = MaxPool(2, name="2")(nn.relu(Conv(16, 3, padding=1, name="0")(x)))  # [B, H/2, W/2, 16]
+        return MaxPool(2, name="5")(nn.relu(Conv(8, 3, padding=1, name="3")(x)))  # [B, H/4, W/4, 8]
+
+
+class Decoder(nn.Module):
+    """A code `[B, H, W, 8]` -> images `[B, 4H, 4W, channels]` in (0, 1)."""
+
+    channels: int = 3
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.relu(ConvTranspose(16, 2, stride=2, name="0")(x))  # [B, 2H, 2W, 16]
+        return nn.sigmoid(ConvTranspose(self.channels, 2, stride=2, name="2")(x))
+
+
+class ConvAutoencoder(nn.Module):
+    """Images `[B, *input_shape]` -> their reconstructions.
+
+    `encoder` and `decoder` are plugs: any two modules of which the second undoes the first's change of shape.
+    """
+
+    encoder: nn.Module = Encoder()
+    decoder: nn.Module = Decoder()
+    input_shape: tuple[int, int, int] = (32, 32, 3)
+
+    def setup(self) -> None:
+        self.enc, self.dec = self.encoder.clone(), self.decoder.clone()  # under the names that PyTorch's weights have
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        reconstructions = self.dec(self.enc(images))
+        if reconstructions.shape != images.shape:
+            raise ValueError(f"images {images.shape} come back as {reconstructions.shape}")
+        return reconstructions
+
+
+class State(NamedTuple):
+    variables: PyTree
+    optimizer: optax.OptState
+
+
+class Noise(NamedTuple):
+    """Nothing here is random."""
+
+
+def recipe(module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None) -> Recipe:
+    """Reconstruct images `[B, H, W, C]` in [0, 1] by the mean squared error. Metric: `loss`.
+
+    The defaults are `ConvAutoencoder()` and Adam at 1e-3.
+    """
+    module = module or ConvAutoencoder()
+    optimizer = optimizer or optax.adam(1e-3)
+
+    def init(key: jax.Array, weights: PyTree = None) -> State:
+        variables = jax.tree.map(jnp.array, weights or initial(module, key))
+        return State(variables, optimizer.init(variables["params"]))
+
+    def update(state: State, batch: jax.Array, noise: Noise) -> tuple[State, Metrics]:
+        def error(params: PyTree) -> jax.Array:
+            return mean_squared_error(module.apply({"params": params}, batch), batch)
+
+        loss, gradient = jax.value_and_grad(error)(state.variables["params"])
+        params, optimizer_state = descend(optimizer, gradient, state.optimizer, state.variables["params"])
+        return State({"params": params}, optimizer_state), {"loss": (loss, jnp.ones_like(loss))}
+
+    return Recipe(init, lambda key, batch_size: Noise(), update, lambda state: state.variables)
+
+
+def reconstruct(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
+    """Images `[N, H, W, C]` in [0, 1] -> their reconstructions, a thousand at a time."""
+    return jax.lax.map(lambda image: module.apply(variables, image[None])[0], images, batch_size=1000)

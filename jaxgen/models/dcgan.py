@@ -1,0 +1,267 @@
+"""Two DCGANs: on MNIST, 28×28, and on scikit-learn's digits, 8×8.
+
+Radford, Metz and Chintala, "Unsupervised representation learning with deep convolutional generative adversarial
+networks", 2015 (https://arxiv.org/abs/1511.06434), as two PyTorch tutorials have it. The two differ in their networks,
+in the distribution of the latent vector and in what they call a step; the README has both step by step.
+Discriminators return logits.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, flatten, initial, unflatten
+from jaxgen.losses import binary_cross_entropy
+from jaxgen.training import Metrics, Recipe, descend
+
+Variables = Any  # {"params": …} and, with batch norm, {"batch_stats": …}
+
+
+class State(NamedTuple):
+    generator: Variables
+    discriminator: Variables
+    generator_optimizer: optax.OptState
+    discriminator_optimizer: optax.OptState
+
+
+class Noise(NamedTuple):
+    z_discriminator: jax.Array  # [B, latent], for the fakes that the discriminator learns from
+    z_generator: jax.Array  # [B or 2B, latent], for those that the generator learns from
+
+
+leaky_relu = partial(nn.leaky_relu, negative_slope=0.2)
+
+
+class DigitsGenerator(nn.Module):
+    """`[B, latent]` -> images `[B, 8, 8, 1]` in (−1, 1)."""
+
+    latent: int = 64
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return (self.latent,)
+
+    def prior(self, key: jax.Array, count: int) -> jax.Array:
+        """`count` latent vectors `[count, latent]`, normal(0, 1)."""
+        return jax.random.normal(key, (count, self.latent))
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> jax.Array:
+        x = z[:, None, None, :]  # [B, 1, 1, latent]
+        x = nn.relu(ConvTranspose(64, 3, name="convt_1")(x))  # [B, 3, 3, 64]
+        x = nn.relu(ConvTranspose(32, 3, name="convt_2")(x))  # [B, 5, 5, 32]
+        return jnp.tanh(ConvTranspose(1, 4, name="convt_3")(x))  # [B, 8, 8, 1]
+
+
+class DigitsDiscriminator(nn.Module):
+    """Images `[B, 8, 8, 1]` in [−1, 1] -> logits `[B]`, positive for real."""
+
+    input_shape: ClassVar[tuple[int, ...]] = (8, 8, 1)
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = leaky_relu(Conv(16, 4, name="conv_1")(x))  # [B, 5, 5, 16]
+        x = leaky_relu(Conv(32, 3, name="conv_2")(x))  # [B, 3, 3, 32]
+        return Conv(1, 3, name="conv_3")(x).reshape(-1)  # [B, 1, 1, 1] -> [B]
+
+
+normal = {"weight_init": nn.initializers.normal(0.02), "bias_init": nn.initializers.zeros}
+NormalLinear = partial(Linear, **normal)
+NormalConv = partial(Conv, **normal)
+NormalConvTranspose = partial(ConvTranspose, **normal)
+
+
+class MnistGenerator(nn.Module):
+    """`[B, latent]` -> images `[B, 28, 28, 1]` in (0, 1)."""
+
+    latent: int = 62
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return (self.latent,)
+
+    def prior(self, key: jax.Array, count: int) -> jax.Array:
+        """`count` latent vectors `[count, latent]`, uniform on [0, 1)."""
+        return jax.random.uniform(key, (count, self.latent))
+
+    @nn.compact
+    def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
+        x = NormalLinear(1024, name="fc.0")(z)
+        x = nn.relu(BatchNorm(name="fc.1")(x, train))
+        x = NormalLinear(128 * 7 * 7, name="fc.3")(x)
+        x = nn.relu(BatchNorm(name="fc.4")(x, train))
+        x = unflatten(x, 7, 7)  # [B, 7, 7, 128]
+        x = NormalConvTranspose(64, 4, stride=2, padding=1, name="deconv.0")(x)
+        x = nn.relu(BatchNorm(name="deconv.1")(x, train))  # [B, 14, 14, 64]
+        return nn.sigmoid(NormalConvTranspose(1, 4, stride=2, padding=1, name="deconv.3")(x))
+
+
+class MnistDiscriminator(nn.Module):
+    """Images `[B, 28, 28, 1]` in [0, 1] -> logits `[B]`, positive for real."""
+
+    input_shape: ClassVar[tuple[int, ...]] = (28, 28, 1)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        x = leaky_relu(NormalConv(64, 4, stride=2, padding=1, name="conv.0")(x))  # [B, 14, 14, 64]
+        x = NormalConv(128, 4, stride=2, padding=1, name="conv.2")(x)
+        x = leaky_relu(BatchNorm(name="conv.3")(x, train))  # [B, 7, 7, 128]
+        x = NormalLinear(1024, name="fc.0")(flatten(x))
+        x = leaky_relu(BatchNorm(name="fc.1")(x, train))
+        return NormalLinear(1, name="fc.3")(x).reshape(-1)
+
+
+def digits_recipe(
+    generator: nn.Module | None = None,
+    discriminator: nn.Module | None = None,
+    generator_optimizer: optax.GradientTransformation | None = None,
+    discriminator_optimizer: optax.GradientTransformation | None = None,
+) -> Recipe:
+    """DCGAN on 8×8 digits: three Adam steps a step.
+
+    1. the discriminator on fakes: BCE(D(G(z₁)), 0);
+    2. the discriminator on the real batch: BCE(D(x), 1);
+    3. the generator with fresh noise of twice the batch: BCE(D(G(z₂)), 1).
+
+    Each uses the networks as the step before left them. Batches are images `[B, 8, 8, 1]` in [−1, 1]. Metrics:
+    `error_fake`, `error_real` (mean BCE) and `accuracy_fake`, `accuracy_real` (share of right answers) as the
+    discriminator saw the batch in 1 and 2. The defaults are the recipe's networks and Adam at 1e-3.
+    """
+    generator = generator or DigitsGenerator()
+    discriminator = discriminator or DigitsDiscriminator()
+    generator_optimizer = generator_optimizer or optax.adam(1e-3)
+    discriminator_optimizer = discriminator_optimizer or optax.adam(1e-3)
+
+    def noise(key: jax.Array, batch_size: int) -> Noise:
+        discriminator_key, generator_key = jax.random.split(key)
+        return Noise(generator.prior(discriminator_key, batch_size), generator.prior(generator_key, 2 * batch_size))
+
+    def judge(params: Variables, images: jax.Array, target: float) -> tuple[jax.Array, jax.Array]:
+        logits = discriminator.apply({"params": params}, images)
+        right = (jax.nn.sigmoid(logits) < 0.5) == (target < 0.5)  # 0.5 itself counts as real
+        return binary_cross_entropy(logits, target), right.sum()
+
+    def fool(params: Variables, judge_params: Variables, z: jax.Array) -> jax.Array:
+        return judge(judge_params, generator.apply({"params": params}, z), 1.0)[0]
+
+    def update(state: State, batch: jax.Array, noise: Noise) -> tuple[State, Metrics]:
+        g, d = state.generator["params"], state.discriminator["params"]
+        learn = partial(descend, discriminator_optimizer)
+        fake = generator.apply({"params": g}, noise.z_discriminator)
+        (error_fake, right_fake), gradient = jax.value_and_grad(judge, has_aux=True)(d, fake, 0.0)
+        d, d_optimizer = learn(gradient, state.discriminator_optimizer, d)
+        (error_real, right_real), gradient = jax.value_and_grad(judge, has_aux=True)(d, batch, 1.0)
+        d, d_optimizer = learn(gradient, d_optimizer, d)
+        gradient = jax.grad(fool)(g, d, noise.z_generator)
+        g, g_optimizer = descend(generator_optimizer, gradient, state.generator_optimizer, g)
+
+        one, count = jnp.ones_like(error_fake), jnp.full_like(error_fake, batch.shape[0])
+        metrics = {
+            "error_fake": (error_fake, one),
+            "error_real": (error_real, one),
+            "accuracy_fake": (right_fake.astype(count.dtype), count),
+            "accuracy_real": (right_real.astype(count.dtype), count),
+        }
+        return State({"params": g}, {"params": d}, g_optimizer, d_optimizer), metrics
+
+    init = initializer(generator, discriminator, generator_optimizer, discriminator_optimizer)
+    return Recipe(init, noise, update, variables)
+
+
+def mnist_recipe(
+    generator: nn.Module | None = None,
+    discriminator: nn.Module | None = None,
+    generator_optimizer: optax.GradientTransformation | None = None,
+    discriminator_optimizer: optax.GradientTransformation | None = None,
+) -> Recipe:
+    """DCGAN on 28×28 MNIST: one Adam step of each network a step.
+
+    1. the discriminator: BCE(D(x), 1) + BCE(D(G(z₁)), 0), in two passes, each with its own batch's statistics;
+    2. the generator with fresh noise: BCE(D(G(z₂)), 1), through the discriminator as 1 left it.
+
+    All passes are in training mode: the discriminator's running statistics move three times, the generator's twice.
+    Batches are images `[B, 28, 28, 1]` in [0, 1]; an epoch's last, smaller batch is dropped. Metrics:
+    `loss_discriminator`, `loss_generator`. The defaults are the recipe's networks and Adam at 2e-4 with β₁ 0.5.
+    """
+    generator = generator or MnistGenerator()
+    discriminator = discriminator or MnistDiscriminator()
+    generator_optimizer = generator_optimizer or optax.adam(2e-4, b1=0.5)
+    discriminator_optimizer = discriminator_optimizer or optax.adam(2e-4, b1=0.5)
+
+    def noise(key: jax.Array, batch_size: int) -> Noise:
+        discriminator_key, generator_key = jax.random.split(key)
+        return Noise(generator.prior(discriminator_key, batch_size), generator.prior(generator_key, batch_size))
+
+    def run(network: nn.Module, variables: Variables, x: jax.Array) -> tuple[jax.Array, Variables]:
+        """The output in training mode, and the variables with the running statistics moved."""
+        output, moved = network.apply(variables, x, True, mutable=["batch_stats"])
+        return output, {**variables, **moved}
+
+    def judge(params: Variables, d: Variables, real: jax.Array, fake: jax.Array) -> tuple[jax.Array, Variables]:
+        logits_real, d = run(discriminator, {**d, "params": params}, real)
+        logits_fake, d = run(discriminator, d, fake)
+        return binary_cross_entropy(logits_real, 1.0) + binary_cross_entropy(logits_fake, 0.0), d
+
+    def fool(
+        params: Variables, g: Variables, d: Variables, z: jax.Array
+    ) -> tuple[jax.Array, tuple[Variables, Variables]]:
+        fake, g = run(generator, {**g, "params": params}, z)
+        logits, d = run(discriminator, d, fake)
+        return binary_cross_entropy(logits, 1.0), (g, d)
+
+    def update(state: State, batch: jax.Array, noise: Noise) -> tuple[State, Metrics]:
+        g, d = state.generator, state.discriminator
+        fake, g = run(generator, g, noise.z_discriminator)
+        (loss_d, d), gradient = jax.value_and_grad(judge, has_aux=True)(d["params"], d, batch, fake)
+        params, d_optimizer = descend(discriminator_optimizer, gradient, state.discriminator_optimizer, d["params"])
+        d = {**d, "params": params}
+        (loss_g, (g, d)), gradient = jax.value_and_grad(fool, has_aux=True)(g["params"], g, d, noise.z_generator)
+        params, g_optimizer = descend(generator_optimizer, gradient, state.generator_optimizer, g["params"])
+        g = {**g, "params": params}
+        one = jnp.ones_like(loss_d)
+        return State(g, d, g_optimizer, d_optimizer), {
+            "loss_discriminator": (loss_d, one),
+            "loss_generator": (loss_g, one),
+        }
+
+    init = initializer(generator, discriminator, generator_optimizer, discriminator_optimizer)
+    return Recipe(init, noise, update, variables, smallest_batch=None)
+
+
+def initializer(
+    generator: nn.Module,
+    discriminator: nn.Module,
+    generator_optimizer: optax.GradientTransformation,
+    discriminator_optimizer: optax.GradientTransformation,
+) -> Callable[..., State]:
+    """The recipes' `init(key, weights=None)`; `weights` is `{"generator": variables, "discriminator": variables}`."""
+
+    def init(key: jax.Array, weights: Variables | None = None) -> State:
+        if weights is None:
+            generator_key, discriminator_key = jax.random.split(key)
+            weights = {
+                "generator": initial(generator, generator_key),
+                "discriminator": initial(discriminator, discriminator_key),
+            }
+        g, d = (jax.tree.map(jnp.array, weights[name]) for name in ("generator", "discriminator"))
+        return State(g, d, generator_optimizer.init(g["params"]), discriminator_optimizer.init(d["params"]))
+
+    return init
+
+
+def variables(state: State) -> dict[str, Variables]:
+    return {"generator": state.generator, "discriminator": state.discriminator}
+
+
+def sample(generator: nn.Module, variables: Variables, key: jax.Array, count: int) -> jax.Array:
+    """`count` images `[count, H, W, C]` drawn from the generator's prior, in evaluation mode.
+
+    Args:
+        variables: the generator's, as in `recipe.variables(state)["generator"]`.
+    """
+    return generator.apply(variables, generator.prior(key, count))

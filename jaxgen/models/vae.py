@@ -1,0 +1,176 @@
+"""A convolutional variational autoencoder on MNIST, 32×32, with a latent space small enough to look at.
+
+Kingma and Welling, "Auto-encoding variational Bayes", 2013 (https://arxiv.org/abs/1312.6114), with the networks of a
+PyTorch tutorial.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, MaxPool, initial
+from jaxgen.losses import bernoulli_cross_entropy, gaussian_kl
+from jaxgen.training import Metrics, PyTree, Recipe, descend
+
+
+class Output(NamedTuple):
+    mean: jax.Array  # [B, latent]
+    log_variance: jax.Array  # [B, latent]
+    z: jax.Array  # [B, latent]
+    reconstruction: jax.Array  # [B, 32, 32, 1], in (0, 1)
+
+
+class Normalised(nn.Module):
+    """A layer, batch norm and an activation, under the names that `torch.nn.Sequential` gives them."""
+
+    layer: Callable[..., nn.Module]
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return self.activation(BatchNorm(name="1")(self.layer(name="0")(x), train))
+
+
+class Head(nn.Module):
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return Linear(self.features, name="0")(x)
+
+
+class ConvVAE(nn.Module):
+    """Images `[B, 32, 32, 1]` in [0, 1] and epsilon `[B, latent]`, normal(0, 1) -> `Output`.
+
+    Without epsilon, z is the mean.
+    """
+
+    latent: int = 2
+    input_shape: ClassVar[tuple[int, int, int]] = (32, 32, 1)
+
+    def setup(self) -> None:
+        self.conv1 = Normalised(partial(Conv, 64, 3, padding=1))
+        self.conv2 = Normalised(partial(Conv, 128, 3, padding=1))
+        self.conv3 = Normalised(partial(Conv, 256, 3, padding=1))
+        self.conv4 = Normalised(partial(Conv, 512, 4))
+        self.pool = MaxPool(2)
+        self.mean = Head(self.latent)
+        self.var = Head(self.latent)  # log σ²; the name is the tutorial's
+        self.decoder = Normalised(partial(Linear, 512))
+        self.convTrans1 = Normalised(partial(ConvTranspose, 256, 4, stride=2))
+        self.convTrans2 = Normalised(partial(ConvTranspose, 128, 4, stride=2, padding=1))
+        self.convTrans3 = Normalised(partial(ConvTranspose, 64, 4, stride=2, padding=1))
+        self.convTrans4 = Normalised(partial(ConvTranspose, 1, 4, stride=2, padding=1), nn.sigmoid)
+
+    def __call__(self, images: jax.Array, epsilon: jax.Array | None = None, train: bool = False) -> Output:
+        mean, log_variance = self.encode(images, train)
+        z = mean if epsilon is None else mean + epsilon * jnp.exp(0.5 * log_variance)
+        return Output(mean, log_variance, z, self.decode(z, train))
+
+    def encode(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        """Mean and log σ² of the latent code, `[B, latent]` each."""
+        x = self.pool(self.conv1(images, train))  # [B, 16, 16, 64]
+        x = self.pool(self.conv2(x, train))  # [B, 8, 8, 128]
+        x = self.pool(self.conv3(x, train))  # [B, 4, 4, 256]
+        x = self.conv4(x, train).reshape(-1, 512)  # [B, 1, 1, 512] -> [B, 512]
+        return self.mean(x), self.var(x)
+
+    def decode(self, z: jax.Array, train: bool = False) -> jax.Array:
+        """Latent codes `[B, latent]` -> images `[B, 32, 32, 1]` in (0, 1)."""
+        x = self.decoder(z, train)[:, None, None, :]  # [B, 1, 1, 512]
+        x = self.convTrans1(x, train)  # [B, 4, 4, 256]
+        x = self.convTrans2(x, train)  # [B, 8, 8, 128]
+        x = self.convTrans3(x, train)  # [B, 16, 16, 64]
+        return self.convTrans4(x, train)
+
+
+class State(NamedTuple):
+    variables: PyTree  # {"params": …, "batch_stats": …}
+    optimizer: optax.OptState
+
+
+class Noise(NamedTuple):
+    epsilon: jax.Array  # [B, latent], normal(0, 1)
+
+
+def recipe(
+    latent: int = 2, module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None
+) -> Recipe:
+    """Minus the evidence lower bound of images `[B, 32, 32, 1]` in [0, 1], summed over the batch and all pixels.
+
+    Metrics, in nats an image: `loss`, and its two terms `reconstruction` and `kl`. The defaults are `ConvVAE(latent)`
+    and Adam at 1e-3 with PyTorch's `weight_decay` of 1e-5: added to the gradient of every parameter before the moments,
+    which is not AdamW.
+    """
+    module = module or ConvVAE(latent)
+    optimizer = optimizer or optax.chain(optax.add_decayed_weights(1e-5), optax.adam(1e-3))
+
+    def init(key: jax.Array, weights: PyTree = None) -> State:
+        variables = jax.tree.map(jnp.array, weights or initial(module, key))
+        return State(variables, optimizer.init(variables["params"]))
+
+    def noise(key: jax.Array, batch_size: int) -> Noise:
+        return Noise(jax.random.normal(key, (batch_size, latent)))
+
+    def update(state: State, batch: jax.Array, noise: Noise) -> tuple[State, Metrics]:
+        def bound(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, PyTree]]:
+            variables = {**state.variables, "params": params}
+            output, moved = module.apply(variables, batch, noise.epsilon, True, mutable=["batch_stats"])
+            reconstruction, kl = terms(output, batch)
+            return reconstruction + kl, (reconstruction, kl, moved)
+
+        params = state.variables["params"]
+        (loss, (reconstruction, kl, moved)), gradient = jax.value_and_grad(bound, has_aux=True)(params)
+        params, optimizer_state = descend(optimizer, gradient, state.optimizer, params)
+        images = jnp.full_like(loss, batch.shape[0])
+        metrics = {"loss": (loss, images), "reconstruction": (reconstruction, images), "kl": (kl, images)}
+        return State({"params": params, **moved}, optimizer_state), metrics
+
+    return Recipe(init, noise, update, lambda state: state.variables, smallest_batch=2)  # batch norm needs two
+
+
+def terms(output: Output, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The loss's two terms, in nats summed over the batch: reconstruction, and KL divergence from the prior."""
+    return bernoulli_cross_entropy(output.reconstruction, images), gaussian_kl(output.mean, output.log_variance)
+
+
+def evaluate(module: nn.Module, variables: PyTree, images: jax.Array, epsilon: jax.Array) -> dict[str, jax.Array]:
+    """The loss and its terms in evaluation mode, in nats an image; images `[N, 32, 32, 1]`, epsilon `[N, latent]`."""
+
+    def of_one(image: jax.Array, epsilon: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return terms(module.apply(variables, image[None], epsilon[None]), image[None])
+
+    each = jax.lax.map(lambda pair: of_one(*pair), (images, epsilon), batch_size=BATCH)
+    reconstruction, kl = (term.mean() for term in each)
+    return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
+
+
+BATCH = 500  # images that are encoded or decoded at a time where nothing is learnt: it bounds the memory
+
+
+def encode(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
+    """The means `[N, latent]` of the latent codes of images `[N, 32, 32, 1]`, in evaluation mode."""
+    return jax.lax.map(lambda x: module.apply(variables, x[None], method="encode")[0][0], images, batch_size=BATCH)
+
+
+def decode(module: nn.Module, variables: PyTree, z: jax.Array) -> jax.Array:
+    """Images `[N, 32, 32, 1]` of latent codes `[N, latent]`, in evaluation mode."""
+    return jax.lax.map(lambda one: module.apply(variables, one[None], method="decode")[0], z, batch_size=BATCH)
+
+
+def morph(module: nn.Module, variables: PyTree, points: jax.Array, frames: int) -> jax.Array:
+    """Images along the straight lines from each latent point to the next: `[(P − 1)·frames + 1, 32, 32, 1]`.
+
+    Args:
+        points: `[P, latent]`, at least two.
+        frames: images from one point to the next, the first point's among them.
+    """
+    share = jnp.arange(frames)[:, None] / frames
+    lines = [start + share * (end - start) for start, end in pairwise(points)]
+    return decode(module, variables, jnp.concatenate([*lines, points[-1:]]))

@@ -1,0 +1,475 @@
+"""One run from the outside: its folder, log, progress, signals and errors.
+
+runs/NAME/
+  config.json       every option, so that the run can be repeated from it
+  environment.json  versions, platform, devices, seed, git commit
+  metrics.jsonl     a line an epoch
+  checkpoints/      the last few, by step
+  pictures/
+  model.safetensors the trained weights under PyTorch's names (two networks: a file each)
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import types
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from jaxgen import checkpoint, torch_weights, training
+from jaxgen.config import Config
+from jaxgen.errors import InputError
+from jaxgen.pictures import grid
+from jaxgen.progress import Progress
+from jaxgen.training import Carry, PyTree, Recipe, Source
+
+History = dict[str, list[float]]
+Drawing = tuple[int, Callable[[int, PyTree], None]]  # (n, draw): draw(finished epochs, state) every n epochs
+
+
+class Interrupted(Exception):
+    """A signal ended the command; the message says where it stands and how to go on."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+@contextlib.contextmanager
+def start(config: Config, data: Source) -> Iterator["Run"]:
+    """A run under this configuration on this data, new or, with `config.resume`, gone on with.
+
+    Its folder is made once all is known to be good. At the end the weights are written and the results named.
+
+    Raises:
+        InputError: the folder, the device, the batch size or the run to go on with does not fit.
+    """
+    training.check_batch_size(config.batch_size, data.size)
+    device = find_device(config.device)
+    data_sha256 = digest(data.arrays)
+    folder = config.folder
+    stored = read_config(folder / "config.json") if (folder / "config.json").exists() else None
+    if config.resume:
+        check_same_run(config, stored, data_sha256)
+    else:
+        check_new_folder(folder, stored)
+    with jax.default_device(device), locked(folder):
+        if stored is None:
+            write_json(
+                folder / "config.json",
+                {"experiment": config.module, "options": config.stored(), "data_sha256": data_sha256},
+            )
+        write_json(folder / "environment.json", environment(config))
+        with Progress() as progress:
+            run = Run(config, data, progress)
+            yield run
+            run.finish()
+
+
+def find_device(name: str) -> jax.Device:
+    platform, _, index = name.partition(":")
+    try:
+        devices = jax.devices(None if platform == "auto" else platform)
+        return devices[int(index or 0)]
+    except (RuntimeError, ValueError, IndexError) as error:
+        here = ", ".join(f"{device.platform}:{device.id}" for device in jax.devices())
+        raise InputError(f"--device {name}: there is no such device; here: {here}") from error
+
+
+def check_new_folder(folder: Path, stored: dict[str, Any] | None) -> None:
+    if stored is not None:
+        raise InputError(f"{folder} already holds a run; --resume goes on with it, --out names another folder")
+    if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise InputError(f"{folder} holds other files; --out names another folder")
+    nearest = next(path for path in [folder, *folder.absolute().parents] if path.exists() or path.is_symlink())
+    if not nearest.is_dir():
+        raise InputError(f"{nearest} is not a folder; --out names another")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{nearest} is not writable; --out names another folder")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found["options"], dict) or not isinstance(found["experiment"], str):
+            raise ValueError("not a configuration")
+        return found
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a run's configuration; put the file back as it was written") from error
+
+
+def check_same_experiment(config: Config, stored: dict[str, Any]) -> None:
+    if stored["experiment"] != config.module:
+        raise InputError(
+            f"{config.folder} holds a run of {stored['experiment']}, not {config.module}; --out names another folder"
+        )
+
+
+def check_same_run(config: Config, stored: dict[str, Any] | None, data_sha256: str) -> None:
+    folder = config.folder
+    if stored is None:
+        raise InputError(f"{folder}: no run to go on with; leave --resume out to start one")
+    check_same_experiment(config, stored)
+    if stored.get("data_sha256") != data_sha256:
+        raise InputError(f"{folder}: the run was started on other data; give it the same, or start another with --out")
+
+
+def digest(arrays: PyTree) -> str:
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(arrays):
+        total.update(f"{leaf.dtype}{leaf.shape}".encode())
+        total.update(np.ascontiguousarray(leaf).data)
+    return total.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run's folder; the kernel lets go of it when the process ends, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}); --out names another folder") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{folder}: another process is at work on this run; wait for it, or use --out") from None
+        yield
+
+
+def environment(config: Config) -> dict[str, Any]:
+    packages = ["jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"]
+    return {
+        "python": sys.version.split()[0],
+        **{name: version(name) for name in packages},
+        "platform": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "seed": config.seed,
+        "git_commit": git_commit(),
+        "command": [config.module, *sys.argv[1:]],
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this file is in, with a + where it has been changed."""
+    described = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(described, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+class Run:
+    """A run under way, as `start` gives it."""
+
+    def __init__(self, config: Config, data: Source, progress: Progress) -> None:
+        self.config = config
+        self.folder = config.folder
+        self.data = data
+        self.progress = progress
+        self.history: History = {}
+        self.stop_signal: int | None = None
+        self.already_done = config.resume and self.weights_epoch() == config.epochs
+
+    def key(self, use: str, number: int = 0) -> jax.Array:
+        """A PRNG key that follows from the run's seed, named for its use; `number` tells several of a use apart."""
+        return jax.random.fold_in(
+            jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(use.encode())), number
+        )
+
+    def picture(self, name: str, image: Image.Image) -> None:
+        """Write `pictures/NAME.png`. A name that ends in `_020` is of epoch 20: a resume from before drops it."""
+        if not self.already_done:
+            write(self.folder / "pictures" / f"{name}.png", encoded(image, "PNG"))
+
+    def animation(self, name: str, frames: str, frames_a_second: int = 20) -> None:
+        """Write `pictures/NAME.gif` from the pictures `FRAMES_*.png`, in the order of their epochs."""
+        if self.already_done:
+            return
+        paths = sorted((self.folder / "pictures").glob(f"{frames}_*.png"), key=epoch_of)
+        images = [Image.open(path) for path in paths]
+        gif = encoded(
+            images[0], "GIF", save_all=True, append_images=images[1:], duration=1000 // frames_a_second, loop=0
+        )
+        write(self.folder / "pictures" / f"{name}.gif", gif)
+
+    def fit(self, recipe: Recipe, drawings: Sequence[Drawing] = (), weights: PyTree = None) -> tuple[PyTree, History]:
+        """Train to `config.epochs`, from the newest checkpoint if the run is resumed.
+
+        Args:
+            drawings: pairs (n, draw); `draw(epoch, state)` is called at epoch 0 (untrained), every n epochs and at the
+                last.
+            weights: variables to start from, in place of the recipe's initialisation.
+
+        Returns:
+            The trained state and the history, `history[name][0]` being the first epoch's.
+        """
+        config = self.config
+        state = recipe.init(self.key("init"), weights)
+        carry = training.begin(recipe, self.data, state, config.batch_size)
+        self.steps = training.steps_per_epoch(recipe, self.data, config.batch_size)
+        with self.stopping_on_signals():
+            if config.resume:
+                carry, epoch, step, seconds = self.restored(carry, drawings)
+            else:
+                epoch, step, seconds = 0, 0, 0.0
+                self.draw(0, carry.state, drawings)
+                self.save(carry, 0, 0, 0.0)
+            carry = self.train(recipe, carry, epoch, step, seconds, drawings)
+        self.trained = recipe.variables(carry.state)
+        return carry.state, self.history
+
+    def train(
+        self, recipe: Recipe, carry: Carry, epoch: int, step: int, seconds: float, drawings: Sequence[Drawing]
+    ) -> Carry:
+        config = self.config
+        pieces = training.slices(
+            recipe, self.data, carry, epochs=config.epochs, batch_size=config.batch_size,
+            key=self.key("training"), epoch=epoch, step=step,
+        )  # fmt: skip
+        self.progress.begin(config.epochs, self.steps, epoch, step)
+        self.stop_if_asked(carry, epoch, step, seconds, saved=True)
+        while True:
+            began = time.perf_counter()
+            piece = next(pieces, None)
+            if piece is None:
+                return carry
+            carry = piece.carry
+            training.check_finite(piece)
+            seconds += time.perf_counter() - began
+            self.progress.update(piece.epoch, piece.step)
+            saved = False
+            if piece.metrics is not None:
+                self.log(piece.epoch, piece.metrics, seconds)
+                seconds = 0.0
+                self.draw(piece.epoch, carry.state, drawings)
+                if saved := piece.epoch % config.save_every == 0 or piece.epoch == config.epochs:
+                    self.save(carry, piece.epoch, 0, 0.0)
+            self.stop_if_asked(carry, piece.epoch, piece.step, seconds, saved=saved)
+
+    def log(self, epoch: int, metrics: dict[str, float], seconds: float) -> None:
+        """One line in `metrics.jsonl`, and one on the screen. `seconds` are of training, not of drawing or saving."""
+        line = {"epoch": epoch, **metrics, "seconds": round(seconds, 4)}
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self.remember(line)
+        self.progress.epoch(epoch, metrics)
+
+    def remember(self, line: dict[str, float]) -> None:
+        for name, value in line.items():
+            if name != "epoch":
+                self.history.setdefault(name, []).append(value)
+
+    def draw(self, epoch: int, state: PyTree, drawings: Sequence[Drawing]) -> None:
+        for period, draw in drawings:
+            if epoch % period == 0 or epoch == self.config.epochs:
+                draw(epoch, state)
+
+    def save(self, carry: Carry, epoch: int, step: int, seconds: float) -> None:
+        """A checkpoint, and before it the log and the pictures that it goes with."""
+        for path in (self.folder / "metrics.jsonl", self.folder / "pictures", self.folder):
+            if path.exists():
+                checkpoint.sync(path)
+        about = {"epoch": epoch, "step": step, "seconds": seconds, "epochs": self.config.epochs, "tree": shapes(carry)}
+        number = epoch * self.steps + step
+        checkpoint.save(self.folder / "checkpoints", number, carry._asdict(), about, keep=self.config.keep)
+
+    def restored(self, like: Carry, drawings: Sequence[Drawing]) -> tuple[Carry, int, int, float]:
+        """Carry, epoch, step and seconds of the newest good checkpoint; what is later than it is dropped."""
+        path, about = newest_good(self.folder / "checkpoints")
+        if difference := first_difference(about["tree"], shapes(like)):
+            raise InputError(f"{path}: not a checkpoint of this recipe: {difference}; --out names another folder")
+        epoch = about["epoch"]
+        lines = [json.loads(line) for line in read_lines(self.folder / "metrics.jsonl")]
+        kept = [line for line in lines if line["epoch"] <= epoch]
+        for line in kept:
+            self.remember(line)
+        if self.already_done:
+            print(f"{self.folder}: already at epoch {epoch} of {self.config.epochs}; nothing to do", flush=True)
+        else:
+            write(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+            self.drop_pictures(epoch, about["epochs"], drawings)
+        return Carry(**checkpoint.restore(path, like._asdict())), epoch, about["step"], about["seconds"]
+
+    def drop_pictures(self, epoch: int, ended: int, drawings: Sequence[Drawing]) -> None:
+        """Drop pictures of later epochs, and those that were drawn only because the run ended there."""
+        for path in (self.folder / "pictures").rglob("*.png"):
+            drawn = epoch_of(path)
+            only_as_last = drawn == ended != self.config.epochs and all(drawn % period for period, _ in drawings)
+            if drawn > epoch or only_as_last:
+                path.unlink()
+
+    @contextlib.contextmanager
+    def stopping_on_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM ask for a stop after the slice under way; a second one is the system's own, at once."""
+
+        def ask(number: int, frame: types.FrameType | None) -> None:
+            self.stop_signal = number
+            signal.signal(number, signal.SIG_DFL)
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def stop_if_asked(self, carry: Carry, epoch: int, step: int, seconds: float, *, saved: bool) -> None:
+        if self.stop_signal is None:
+            return
+        if not saved:
+            self.save(carry, epoch, step, seconds)
+        out = f" --out {self.config.out}" if self.config.out else ""
+        raise Interrupted(
+            self.stop_signal,
+            f"stopped and saved after {epoch} epochs and {step} steps; "
+            f"to go on: python -m {self.config.module}{out} --resume",
+        )
+
+    def finish(self) -> None:
+        """Write the weights, the last act of a run: they mark it as finished. Name what there is to look at."""
+        if self.already_done:
+            return
+        about = {"experiment": self.config.module, "epoch": self.config.epochs, **self.config.stored()}
+        for name, variables in networks(self.trained).items():
+            path = self.folder / f"{name}.safetensors"
+            partial = path.with_name(f".{path.name}")
+            torch_weights.write(torch_weights.flatten(variables), partial, about)
+            checkpoint.sync(partial)
+            partial.replace(path)
+        self.progress.results(self.folder, self.config.epochs, self.history)
+
+    def weights_epoch(self) -> int | None:
+        """The epoch that the weights in the folder are of; None where there are none."""
+        from safetensors import safe_open
+
+        path = next(self.folder.glob("*.safetensors"), None)
+        if path is None:
+            return None
+        with safe_open(path, "numpy") as file:
+            return json.loads(file.metadata()["config"])["epoch"]
+
+
+def networks(variables: PyTree) -> dict[str, PyTree]:
+    """{"model": variables} for one network; for several they come as a mapping already."""
+    return {"model": variables} if "params" in variables else variables
+
+
+def newest_good(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint that is as it was written, and what it says of itself; damaged newer ones are set aside."""
+    damaged = []
+    for path in reversed(checkpoint.numbered(folder)):
+        try:
+            about = checkpoint.verify(path)
+        except checkpoint.DamagedError as error:
+            damaged.append((path, error))
+            continue
+        for bad, why in damaged:
+            bad.rename(bad.with_name(f"damaged-{bad.name}"))
+            print(f"set aside as damaged-{bad.name}: {why}", file=sys.stderr)
+        return path, about
+    if damaged:
+        raise InputError(f"no checkpoint in {folder} is whole: {damaged[0][1]}; nothing was deleted")
+    raise InputError(f"{folder}: no checkpoint to go on from; start the run again with another --out")
+
+
+def shapes(tree: PyTree) -> dict[str, str]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+def first_difference(found: dict[str, str], wanted: dict[str, str]) -> str | None:
+    for name in [*wanted, *found]:
+        if found.get(name) != wanted.get(name):
+            return f"{name} is {found.get(name, 'missing')}, wanted {wanted.get(name, 'nothing')}"
+    return None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The whole lines of a file; a last one that was cut short is none."""
+    if not path.exists():
+        return []
+    return path.read_text().split("\n")[:-1]
+
+
+def epoch_of(picture: Path) -> int:
+    """The epoch that a picture's name ends in, as `samples_020`; 0 where it is of no epoch."""
+    found = re.search(r"_(\d+)$", picture.stem)
+    return int(found[1]) if found else 0
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def write(path: Path, content: bytes) -> None:
+    """All of a file or nothing: written beside, synced, renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    checkpoint.sync(partial)
+    partial.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+class Trained(NamedTuple):
+    """A run as a notebook wants it."""
+
+    recipe: Recipe
+    variables: PyTree  # one network: {"params": …}; DCGAN: {"generator": …, "discriminator": …}
+    config: Any
+
+
+def load(folder: str | Path) -> Trained:
+    """The recipe, the variables and the configuration of the run in `folder`, from its newest good checkpoint.
+
+    The experiment that made it must be importable (run from the checkout's root).
+
+    Raises:
+        InputError: there is no run, its experiment cannot be imported, or no checkpoint is whole.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: no run there; train one first, or name another folder")
+    stored = read_config(folder / "config.json")
+    try:
+        experiment = importlib.import_module(stored["experiment"])
+    except ImportError as error:
+        raise InputError(f"{folder}: cannot import {stored['experiment']}; start Python where it can be") from error
+    config = experiment.Config().under(stored["options"], folder / "config.json")
+    recipe = experiment.recipe(config)
+    path, _ = newest_good(folder / "checkpoints")
+    like = {"state": jax.eval_shape(recipe.init, jax.random.key(0))}
+    return Trained(recipe, recipe.variables(checkpoint.restore(path, like)["state"]), config)
+
+
+def write_samples(path: Path, samples: jax.Array, columns: int = 16) -> None:
+    """Images `[N, H, W, C]` in 0..1 as a picture and as an array: `path` with .png and with .npy behind it."""
+    array = io.BytesIO()
+    np.save(array, np.asarray(samples))
+    write(path.with_suffix(".npy"), array.getvalue())
+    write(path.with_suffix(".png"), encoded(grid(samples, columns), "PNG"))
+    print(f"{path.with_suffix('.png')}\n{path.with_suffix('.npy')}", flush=True)

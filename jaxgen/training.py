@@ -1,0 +1,244 @@
+"""The training loop: pure, compiled once, and ignorant of models, disks and pictures.
+
+A `Recipe` says how one step learns, a `Source` what a batch is; `advance` runs any number of steps of an epoch in one
+compiled loop, and `slices` asks it for about half a second's worth at a time. Every random number is a function of
+(key, epoch, step), so a run that is cut anywhere goes on to the same bits.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxgen.errors import InputError
+
+PyTree = Any
+Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight); the mean over an epoch is Σ sum / Σ weight
+
+
+class Recipe(NamedTuple):
+    """How a model learns, as pure functions."""
+
+    init: Callable[..., PyTree]  # (key, weights=None) -> state: parameters, running statistics, optimiser states
+    noise: Callable[[jax.Array, int], PyTree]  # (key, batch_size) -> every random number of one step
+    update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Metrics]]  # (state, batch, noise), deterministic
+    variables: Callable[[PyTree], PyTree]  # (state) -> what is sampled from, saved and exported
+    smallest_batch: int | None = 1  # an epoch's last, smaller batch is trained on from this size; None: never
+
+
+class Source(NamedTuple):
+    """Arrays that stay on the device, and the rule that makes a batch of some rows."""
+
+    arrays: PyTree
+    size: int  # examples in an epoch
+    batch: Callable[[PyTree, jax.Array], PyTree]  # (arrays, rows [B]) -> batch
+
+
+class Carry(NamedTuple):
+    """What the loop carries; with the epoch and the step it is the whole of a checkpoint."""
+
+    state: PyTree
+    sums: Metrics  # over the epoch so far
+    bad_step: jax.Array  # int32: the first step of the epoch at which a value was not finite; −1 for none
+
+
+class Epoch(NamedTuple):
+    """One pass over the data."""
+
+    rows: jax.Array  # int32: the examples in the order in which they are seen
+    noise_key: jax.Array
+    origin: jax.Array | int | None  # the step at which `rows` begin; None: the first
+
+
+class Slice(NamedTuple):
+    """Where training stands after some steps. `carry` is good until the next slice is asked for."""
+
+    epoch: int  # finished epochs
+    step: int  # steps done in the epoch under way
+    carry: Carry
+    metrics: dict[str, float] | None  # the epoch's means, where a slice ends an epoch
+
+
+def scaled(images: jax.Array, low: float = 0.0, high: float = 1.0, *, white: int = 255) -> Source:
+    """A source of images `[N, H, W, C]` kept as integers 0..`white` and scaled to [low, high] float32 in the loop."""
+
+    def batch(images: jax.Array, rows: jax.Array) -> jax.Array:
+        return images[rows].astype(jnp.float32) / white * (high - low) + low
+
+    return Source(images, images.shape[0], batch)
+
+
+def as_source(data: Source | jax.Array | np.ndarray) -> Source:
+    """A plain float array `[N, ...]` is a source of its rows as they are."""
+    if isinstance(data, Source):
+        return data
+    array = jnp.asarray(data)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise InputError(f"data of type {array.dtype}: scale it first, as with jaxgen.scaled(images, -1, 1)")
+    return Source(array, array.shape[0], lambda arrays, rows: arrays[rows])
+
+
+def begin(recipe: Recipe, source: Source, state: PyTree, batch_size: int) -> Carry:
+    """The carry before an epoch's first step. `state` is copied: `advance` takes over its carry."""
+
+    def step(state: PyTree, arrays: PyTree, rows: jax.Array, key: jax.Array) -> Metrics:
+        return recipe.update(state, source.batch(arrays, rows), recipe.noise(key, batch_size))[1]
+
+    rows = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    metrics = jax.eval_shape(step, state, source.arrays, rows, jax.random.key(0))
+    return Carry(jax.tree.map(jnp.array, state), zeros(metrics), jnp.full((), -1, jnp.int32))
+
+
+def descend(
+    optimizer: optax.GradientTransformation, gradient: PyTree, state: optax.OptState, params: PyTree
+) -> tuple[PyTree, optax.OptState]:
+    """One step of the optimiser: the new parameters and its new state."""
+    updates, state = optimizer.update(gradient, state, params)
+    return optax.apply_updates(params, updates), state
+
+
+def zeros(metrics: PyTree) -> Metrics:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
+
+
+def all_finite(tree: PyTree) -> jax.Array:
+    floating = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floating]))
+
+
+def advance(
+    recipe: Recipe, source: Source, batch_size: int
+) -> Callable[[Carry, PyTree, Epoch, jax.Array | int, jax.Array | int], Carry]:
+    """`(carry, source.arrays, epoch, first, stop) -> carry`: the steps first ≤ step < stop of an epoch.
+
+    One compiled loop whose bounds are data, so it is traced once however the epoch is cut, and every cut gives the same
+    bits. It consumes its carry. Under `vmap` leave `first` and `stop` unmapped, or the loop's predicate is batched.
+    A value that is not finite is recorded, not acted on: metrics at every step, the state at the end of the call.
+    """
+
+    def loop(carry: Carry, arrays: PyTree, epoch: Epoch, first: jax.Array | int, stop: jax.Array | int) -> Carry:
+        origin = 0 if epoch.origin is None else epoch.origin
+
+        def step(number: jax.Array, carry: Carry) -> Carry:
+            rows = jax.lax.dynamic_slice_in_dim(epoch.rows, (number - origin) * batch_size, batch_size)
+            noise = recipe.noise(jax.random.fold_in(epoch.noise_key, number), batch_size)
+            state, metrics = recipe.update(carry.state, source.batch(arrays, rows), noise)
+            sums = jax.tree.map(lambda total, value: total + value, carry.sums, metrics)
+            return Carry(state, sums, first_bad(carry.bad_step, metrics, number))
+
+        carry = jax.lax.fori_loop(first, stop, step, carry)
+        return carry._replace(bad_step=first_bad(carry.bad_step, carry.state, jnp.asarray(stop) - 1))
+
+    return jax.jit(loop, donate_argnums=0)
+
+
+def first_bad(bad_step: jax.Array, values: PyTree, step: jax.Array) -> jax.Array:
+    return jnp.where((bad_step < 0) & ~all_finite(values), step.astype(jnp.int32), bad_step)
+
+
+def slices(
+    recipe: Recipe,
+    source: Source,
+    carry: Carry,
+    *,
+    epochs: int,
+    batch_size: int,
+    key: jax.Array,
+    epoch: int = 0,
+    step: int = 0,
+    seconds: float = 0.5,
+) -> Iterator[Slice]:
+    """Train from (`epoch`, `step`) until `epochs` are finished, handing back control about every `seconds`.
+
+    Args:
+        carry: from `begin` or from the last slice; taken over.
+        epochs: epochs finished in all when the training ends.
+        key: what the order of every epoch and the noise of every step follow from.
+        epoch, step: finished epochs, and steps done in the one under way.
+    """
+    order_key, noise_key = jax.random.split(key)
+    whole, rest = divmod(source.size, batch_size)
+    steps = steps_per_epoch(recipe, source, batch_size)
+    run_whole, run_rest = advance(recipe, source, batch_size), advance(recipe, source, rest)
+    pace = 1  # steps in a slice; the first one compiles
+
+    while epoch < epochs:
+        rows = jax.random.permutation(jax.random.fold_in(order_key, epoch), source.size)
+        key_of_epoch = jax.random.fold_in(noise_key, epoch)
+        while step < steps:
+            began, first = time.perf_counter(), step
+            if step < whole:
+                step = min(whole, step + pace)
+                carry = run_whole(carry, source.arrays, Epoch(rows, key_of_epoch, 0), first, step)
+            if whole <= step < steps:
+                last = Epoch(rows[whole * batch_size :], key_of_epoch, whole)
+                carry = run_rest(carry, source.arrays, last, step, steps)
+                step = steps
+            jax.block_until_ready(carry)
+            growth = seconds / (time.perf_counter() - began)
+            pace = max(1, int((step - first) * min(growth, 32)))
+            if step < steps:
+                yield Slice(epoch, step, carry, None)
+        metrics = {name: float(total) / float(weight) for name, (total, weight) in carry.sums.items()}
+        carry = carry._replace(sums=zeros(carry.sums))
+        epoch, step = epoch + 1, 0
+        yield Slice(epoch, 0, carry, metrics)
+
+
+def steps_per_epoch(recipe: Recipe, source: Source, batch_size: int) -> int:
+    """Batches in an epoch, the last, smaller one included where the recipe trains on it."""
+    whole, rest = divmod(source.size, batch_size)
+    return whole + (recipe.smallest_batch is not None and rest >= max(1, recipe.smallest_batch))
+
+
+def fit(
+    recipe: Recipe,
+    state: PyTree,
+    data: Source | jax.Array | np.ndarray,
+    *,
+    epochs: int,
+    batch_size: int,
+    key: jax.Array,
+) -> tuple[PyTree, dict[str, list[float]]]:
+    """Train `state` for `epochs` passes over `data`.
+
+    Args:
+        recipe: for instance `jaxgen.models.dcgan.digits_recipe()`.
+        state: from `recipe.init`; it is copied and stays the caller's.
+        data: a `Source`, or a float array `[N, ...]` already in the recipe's range.
+        key: order and noise follow from it; the same key gives the same training.
+
+    Returns:
+        The trained state, and the mean of every metric in every epoch: `history["loss"][0]` is the first epoch's.
+
+    Raises:
+        InputError: fewer examples than a batch, or data that is not floating point.
+        FloatingPointError: a metric or a parameter was not finite; the message names the epoch and the step.
+    """
+    source = as_source(data)
+    check_batch_size(batch_size, source.size)
+    history: dict[str, list[float]] = {}
+    carry = begin(recipe, source, state, batch_size)
+    for piece in slices(recipe, source, carry, epochs=epochs, batch_size=batch_size, key=key):
+        carry = piece.carry
+        check_finite(piece)
+        for name, value in (piece.metrics or {}).items():
+            history.setdefault(name, []).append(value)
+    return carry.state, history
+
+
+def check_batch_size(batch_size: int, size: int) -> None:
+    if not 1 <= batch_size <= size:
+        raise InputError(f"batch size {batch_size}: must be from 1 to the {size} examples there are")
+
+
+def check_finite(piece: Slice) -> None:
+    """Raise FloatingPointError where a value went bad in the epoch of this slice."""
+    bad_step = int(piece.carry.bad_step)
+    if bad_step >= 0:
+        epoch = piece.epoch + (piece.metrics is None)  # the epoch under way, counted from 1
+        raise FloatingPointError(f"a value is not finite since epoch {epoch}, step {bad_step + 1}")

@@ -1,0 +1,27 @@
+"""What all tests share. Without PyTorch the tests that compare with it are left out, and the header says so."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import pytest
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+NEED_TORCH = sorted(path.name for path in Path(__file__).parent.glob("test_*.py") if "torch" in path.read_text())
+collect_ignore = [] if HAS_TORCH else NEED_TORCH
+
+if HAS_TORCH:
+    import torch
+
+    torch.set_num_threads(1)  # on two cores its threads and XLA's stand in each other's way
+
+
+def pytest_report_header() -> str:
+    return "PyTorch: compared with" if HAS_TORCH else f"PyTorch: not installed, left out: {', '.join(NEED_TORCH)}"
+
+
+@pytest.fixture
+def float64():
+    """The test computes in float64."""
+    with jax.enable_x64(True):
+        yield

@@ -1,0 +1,199 @@
+"""TensorFlow Datasets: what is prepared is read without TensorFlow, and what is not is never waited for."""
+
+import io
+import json
+import socket
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxgen import data
+from jaxgen.data import fetch, tfds
+from jaxgen.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXGEN_DATA", str(tmp_path / "cache"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: pytest.fail(f"looked for {host}"))
+
+
+def installed(monkeypatch, *names):
+    monkeypatch.setattr(tfds, "find_spec", lambda name: "there" if name in names else None)
+
+
+def test_without_tensorflow_datasets_it_says_what_to_install(monkeypatch):
+    installed(monkeypatch)
+    with pytest.raises(InputError, match=r"tfds:mnist.*pip install 'jaxgen\[tfds\]'"):
+        data.load("tfds:mnist")
+
+
+def test_unprepared_and_without_tensorflow_it_says_what_to_install(monkeypatch, tmp_path):
+    installed(monkeypatch, "tensorflow_datasets")
+    with pytest.raises(InputError, match=rf"tfds:mnist.*{tmp_path / 'tfds'}.*pip install tensorflow-cpu"):
+        data.load("tfds:mnist")
+
+
+def test_unprepared_and_without_a_network_it_says_so(monkeypatch):
+    installed(monkeypatch, "tensorflow_datasets", "tensorflow")
+    monkeypatch.setattr(fetch, "first_to_answer", lambda _: None)
+    with pytest.raises(InputError, match="tfds:mnist.*no network"):
+        data.load("tfds:mnist")
+
+
+# With the package: small data sets, prepared here. Their images are encoded by Pillow, which spares TensorFlow.
+
+
+def shades(images) -> list[int]:
+    return sorted(np.asarray(images.images)[:, 0, 0, 0].tolist())
+
+
+def png(shade: int, shape: tuple[int, ...]) -> io.BytesIO:
+    file = io.BytesIO()
+    Image.fromarray(np.full(shape, shade, np.uint8).squeeze()).save(file, "PNG")
+    file.seek(0)
+    return file
+
+
+def prepare(home, name="tiny", version="1.0.0", splits=None, shapes=((4, 6, 1),), labelled=True):
+    """Prepares `splits`, names to shades; an example's label is its shade modulo 10."""
+    builder = make_builder(name, version, splits or {"train": range(5), "test": range(100, 103)}, shapes, labelled)
+    builder(data_dir=home, file_format="array_record").download_and_prepare()
+    return home / name / version
+
+
+def make_builder(name, version, splits, shapes, labelled):
+    core = pytest.importorskip("tensorflow_datasets")
+    shape = shapes[0] if len(shapes) == 1 else (None, None, shapes[0][-1])
+    features = {"image": core.features.Image(shape=shape)} | (
+        {"label": core.features.ClassLabel(num_classes=10)} if labelled else {}
+    )
+
+    class Builder(core.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = core.core.Version(version)
+
+        def _info(self):
+            return core.core.DatasetInfo(builder=self, features=core.features.FeaturesDict(features))
+
+        def _split_generators(self, _):
+            return {split: self._generate_examples(values) for split, values in splits.items()}
+
+        def _generate_examples(self, values):
+            for number, shade in enumerate(values):
+                label = {"label": shade % 10} if labelled else {}
+                yield number, {"image": png(shade, shapes[number % len(shapes)]), **label}
+
+    Builder.name = name
+    return Builder
+
+
+@pytest.fixture
+def home(tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    return tmp_path / "tfds"
+
+
+def test_a_prepared_set_is_read_without_tensorflow(home, monkeypatch):
+    prepare(home)
+    installed(monkeypatch, "tensorflow_datasets")
+    train, test = data.load("tfds:tiny"), data.load("tfds:tiny", "test")
+    assert (train.images.shape, train.images.dtype, train.labels.dtype) == ((5, 4, 6, 1), "uint8", "int32")
+    assert (shades(train), shades(test)) == ([0, 1, 2, 3, 4], [100, 101, 102])
+    np.testing.assert_array_equal(train.labels, train.images[:, 0, 0, 0])
+    assert train.white == 255
+
+
+def test_size_and_channels(home):
+    prepare(home, shapes=((4, 6, 3), (5, 5, 3)))
+    assert data.load("tfds:tiny", size=(8, 8), channels=1).images.shape == (5, 8, 8, 1)
+    with pytest.raises(InputError, match="different sizes, 4×6 and 5×5"):
+        data.load("tfds:tiny")
+
+
+def test_transparent_images_are_on_white(home):
+    prepare(home, shapes=((4, 6, 4),))
+    assert shades(data.load("tfds:tiny")) == [251, 252, 253, 254, 255]
+
+
+def test_a_second_run_reads_the_cache(home, monkeypatch):
+    prepare(home)
+    first = data.load("tfds:tiny")
+    monkeypatch.setattr(tfds, "_decode", lambda *_: pytest.fail("decoded again"))
+    np.testing.assert_array_equal(data.load("tfds:tiny").images, first.images)
+
+
+def test_validation_serves_as_test_where_there_is_no_other(home):
+    prepare(home, splits={"train": [1], "validation": [2]})
+    assert shades(data.load("tfds:tiny", "test")) == [2]
+
+
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(home):
+    prepare(home, splits={"train": [1], "extra": [2]})
+    with pytest.raises(InputError, match=r"no split 'test': it has .*extra"):
+        data.load("tfds:tiny", "test")
+
+
+def test_without_labels_all_are_of_class_0(home):
+    prepare(home, labelled=False)
+    assert data.load("tfds:tiny").labels.tolist() == [0] * 5
+
+
+def test_the_latest_version_unless_one_is_named(home):
+    prepare(home, version="9.0.0", splits={"train": [9]})
+    prepare(home, version="10.0.0", splits={"train": [10]})
+    assert shades(data.load("tfds:tiny")) == [10]
+    assert shades(data.load("tfds:tiny:9.0.0")) == [9]
+
+
+def test_a_configuration_is_named_after_a_slash(home):
+    prepare(home, splits={"train": [1]}).parent.rename(home / "one")
+    prepare(home, splits={"train": [2]}).parent.rename(home / "two")
+    (home / "both").mkdir()
+    (home / "one").rename(home / "both" / "one")
+    assert shades(data.load("tfds:both")) == [1]
+    (home / "two").rename(home / "both" / "two")
+    assert shades(data.load("tfds:both/two")) == [2]
+    with pytest.raises(InputError, match="several configurations, one, two"):
+        data.load("tfds:both")
+
+
+def test_what_only_tensorflow_reads_is_refused(home):
+    info = prepare(home) / "dataset_info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
+    with pytest.raises(InputError, match=r"prepared as tfrecord.*file_format='array_record'"):
+        data.load("tfds:tiny")
+
+
+def test_a_damaged_set_is_refused_by_name(home):
+    for file in prepare(home).glob("*train*"):
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(InputError, match="tfds:tiny cannot be read from"):
+        data.load("tfds:tiny")
+
+
+def test_preparing_takes_tensorflow_and_a_network(home, monkeypatch):
+    import tensorflow_datasets
+
+    installed(monkeypatch, "tensorflow_datasets", "tensorflow")
+    monkeypatch.setattr(fetch, "first_to_answer", lambda urls: urls[0])
+    builder = make_builder("tiny", "1.0.0", {"train": [1, 2]}, ((4, 6, 1),), True)
+    monkeypatch.setattr(tensorflow_datasets, "builder", lambda _, **options: builder(**options))
+    told = []
+    assert shades(data.load("tfds:tiny", log=told.append)) == [1, 2]
+    assert len(told) == 1
+    assert "tfds:tiny" in told[0]
+
+
+def test_a_set_that_cannot_be_prepared_is_an_input_error(home, monkeypatch):
+    import tensorflow_datasets
+
+    def unknown(name, **_):
+        raise tensorflow_datasets.core.DatasetNotFoundError(f"Dataset {name} not found.")
+
+    installed(monkeypatch, "tensorflow_datasets", "tensorflow")
+    monkeypatch.setattr(fetch, "first_to_answer", lambda urls: urls[0])
+    monkeypatch.setattr(tensorflow_datasets, "builder", unknown)
+    with pytest.raises(InputError, match="tfds:tiny cannot be prepared: Dataset tiny not found"):
+        data.load("tfds:tiny")
