@@ -15,6 +15,7 @@ from jaxgen.command import command
 from jaxgen.config import Config as BaseConfig
 from jaxgen.config import Count, Free, Positive
 from jaxgen.models import dcgan
+from jaxgen.stored import load_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +72,9 @@ def main(config: Config) -> None:
 
 
 def draw_samples(config: Config, count: int) -> None:
-    trained = jaxgen.load(config.folder)
-    key = jax.random.key(config.seed)
-    samples = dcgan.sample(dcgan.DigitsGenerator(), trained.variables["generator"], key, count) / 2 + 0.5
-    run.write_samples(config.folder / f"{count}_samples_of_seed_{config.seed}", samples)
+    variables = load_for(config).variables["generator"]
+    samples = dcgan.sample(dcgan.DigitsGenerator(), variables, jax.random.key(config.seed), count)
+    run.write_samples(config, samples / 2 + 0.5)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Five classic image-generation recipes as pure functions in JAX."""
 
 from jaxgen.errors import InputError
-from jaxgen.run import load
+from jaxgen.stored import load
 from jaxgen.training import Recipe, Source, fit, scaled
 
 __all__ = ["InputError", "Recipe", "Source", "fit", "load", "scaled"]

@@ -7,6 +7,7 @@ import signal
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -14,7 +15,8 @@ import jax
 
 from jaxgen.config import Config, option
 from jaxgen.errors import InputError
-from jaxgen.run import Interrupted, check_same_experiment, read_config
+from jaxgen.run import Interrupted
+from jaxgen.stored import check_same_experiment, read_config
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -53,12 +55,11 @@ def interrupt(number: int, frame: types.FrameType | None) -> NoReturn:
 def configuration(config_class: type[ConfigT], description: str, arguments: list[str]) -> ConfigT:
     """What the arguments ask for; with `--resume` over the settings that the run was started with."""
     config = parse(config_class(), description, arguments)
-    path = config.folder / "config.json"
-    if not config.resume or not path.is_file():
+    found = read_config(config.folder)
+    if not config.resume or found is None:
         return config
-    found = read_config(path)
     check_same_experiment(config, found)
-    stored = config.under(found["options"], path)
+    stored = config.under(found["options"], config.folder / "config.json")
     config = parse(stored, description, arguments)
     if changed := config.differences(stored):
         name = changed[0]
@@ -116,7 +117,14 @@ def unbroken_lines() -> Iterator[None]:
 
 
 def first_paragraph(box: str) -> str:
-    """The first paragraph of one of Tyro's framed messages, as a line."""
-    lines = [line.strip("│ \n") for line in box.splitlines() if line.startswith("│")]
-    rule = next((at for at, line in enumerate(lines) if line.startswith("──")), len(lines))
-    return " ".join(lines[:rule]).rstrip(". ")
+    """The first paragraph of one of Tyro's messages, below its title, as a line.
+
+    The frame is drawn, or dashed where the terminal knows no such characters.
+    """
+    below_title = (line.strip("│ ") for line in box.splitlines()[1:])
+    text = dropwhile(is_rule, below_title)
+    return " ".join(takewhile(lambda line: not is_rule(line), text)).rstrip(". ").removeprefix("Error parsing Config: ")
+
+
+def is_rule(line: str) -> bool:
+    return not line.strip("╰─-╯ ")

@@ -49,7 +49,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, hint in typing.get_type_hints(type(self), include_extras=True).items():
-            for mark in getattr(hint, "__metadata__", ()):
+            for mark in marks(hint):
                 if isinstance(mark, Bound):
                     check_bound(option(name), getattr(self, name), mark)
 
@@ -90,8 +90,14 @@ class Config:
     def differences(self, other: "Config") -> list[str]:
         """The options, other than the free ones, in which the two differ."""
         hints = typing.get_type_hints(type(self), include_extras=True)
-        bound = [name for name, hint in hints.items() if FREE not in getattr(hint, "__metadata__", ())]
-        return [name for name in bound if getattr(self, name) != getattr(other, name)]
+        fixed = [name for name, hint in hints.items() if FREE not in marks(hint)]
+        return [name for name in fixed if getattr(self, name) != getattr(other, name)]
+
+
+def marks(hint: Any) -> list[Any]:
+    """What an annotation says beside the type, also inside a union or a tuple."""
+    own = list(getattr(hint, "__metadata__", ()))
+    return own + [mark for part in typing.get_args(hint) for mark in marks(part) if not isinstance(part, str)]
 
 
 def option(name: str) -> str:

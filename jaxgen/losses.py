@@ -7,13 +7,13 @@ import jax.numpy as jnp
 def binary_cross_entropy(logits: jax.Array, target: float | jax.Array) -> jax.Array:
     """Mean binary cross-entropy of sigmoid(logits) against `target` in [0, 1]; any shape -> scalar.
 
-        max(l, 0) − l·t + log(1 + exp(−|l|))
+        t·log(1 + exp(−l)) + (1 − t)·log(1 + exp(l))
 
     Equals `torch.nn.BCELoss` on the probabilities wherever that is not clamped. From the logits nothing saturates:
     BCELoss stops at 100 and its gradient fades once the discriminator is sure of itself
     (https://docs.pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html).
     """
-    return jnp.mean(jax.nn.softplus(-jnp.abs(logits)) + jnp.maximum(logits, 0) - logits * target)
+    return jnp.mean(target * jax.nn.softplus(-logits) + (1 - target) * jax.nn.softplus(logits))
 
 
 def mean_squared_error(prediction: jax.Array, target: jax.Array) -> jax.Array:

@@ -12,7 +12,6 @@ runs/NAME/
 import contextlib
 import fcntl
 import hashlib
-import importlib
 import io
 import json
 import os
@@ -26,7 +25,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,9 +33,11 @@ from PIL import Image
 
 from jaxgen import checkpoint, torch_weights, training
 from jaxgen.config import Config
+from jaxgen.durable import sync, write, write_json
 from jaxgen.errors import InputError
 from jaxgen.pictures import grid
 from jaxgen.progress import Progress
+from jaxgen.stored import Found, check_same_experiment, newest_good, read_config
 from jaxgen.training import Carry, PyTree, Recipe, Source
 
 History = dict[str, list[float]]
@@ -64,22 +65,18 @@ def start(config: Config, data: Source) -> Iterator["Run"]:
     device = find_device(config.device)
     data_sha256 = digest(data.arrays)
     folder = config.folder
-    stored = read_config(folder / "config.json") if (folder / "config.json").exists() else None
-    if config.resume:
-        check_same_run(config, stored, data_sha256)
-    else:
+    stored = read_config(folder)
+    found = check_same_run(config, stored, data_sha256) if config.resume else None
+    if found is None:
         check_new_folder(folder, stored)
-    with jax.default_device(device), locked(folder):
-        if stored is None:
-            write_json(
-                folder / "config.json",
-                {"experiment": config.module, "options": config.stored(), "data_sha256": data_sha256},
-            )
-        write_json(folder / "environment.json", environment(config))
-        with Progress() as progress:
-            run = Run(config, data, progress)
-            yield run
-            run.finish()
+    with jax.default_device(device), locked(folder), Progress() as progress:
+        run = Run(config, data, progress, found)
+        if not run.already_done:
+            about = {"experiment": config.module, "options": config.stored(), "data_sha256": data_sha256}
+            write_json(folder / "config.json", about)
+            write_json(folder / "environment.json", environment(config))
+        yield run
+        run.finish()
 
 
 def find_device(name: str) -> jax.Device:
@@ -104,30 +101,29 @@ def check_new_folder(folder: Path, stored: dict[str, Any] | None) -> None:
         raise InputError(f"{nearest} is not writable; --out names another folder")
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-        if not isinstance(found["options"], dict) or not isinstance(found["experiment"], str):
-            raise ValueError("not a configuration")
-        return found
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a run's configuration; put the file back as it was written") from error
-
-
-def check_same_experiment(config: Config, stored: dict[str, Any]) -> None:
-    if stored["experiment"] != config.module:
-        raise InputError(
-            f"{config.folder} holds a run of {stored['experiment']}, not {config.module}; --out names another folder"
-        )
-
-
-def check_same_run(config: Config, stored: dict[str, Any] | None, data_sha256: str) -> None:
+def check_same_run(config: Config, stored: dict[str, Any] | None, data_sha256: str) -> Found:
+    """The checkpoint to go on from."""
     folder = config.folder
     if stored is None:
         raise InputError(f"{folder}: no run to go on with; leave --resume out to start one")
     check_same_experiment(config, stored)
     if stored.get("data_sha256") != data_sha256:
         raise InputError(f"{folder}: the run was started on other data; give it the same, or start another with --out")
+    found = newest_good(folder)
+    if found.about["epoch"] > config.epochs > finished_epochs(folder):
+        raise InputError(f"--epochs {config.epochs}: the run in {folder} is past that already; ask for more")
+    return found
+
+
+def finished_epochs(folder: Path) -> int:
+    """The epochs after which the run in the folder was finished and its weights written; 0 if it was not."""
+    from safetensors import safe_open
+
+    path = next(folder.glob("*.safetensors"), None)
+    if path is None:
+        return 0
+    with safe_open(path, "numpy") as file:
+        return json.loads(file.metadata()["config"])["epochs"]
 
 
 def digest(arrays: PyTree) -> str:
@@ -180,14 +176,15 @@ def git_commit() -> str | None:
 class Run:
     """A run under way, as `start` gives it."""
 
-    def __init__(self, config: Config, data: Source, progress: Progress) -> None:
+    def __init__(self, config: Config, data: Source, progress: Progress, found: Found | None) -> None:
         self.config = config
         self.folder = config.folder
         self.data = data
         self.progress = progress
         self.history: History = {}
         self.stop_signal: int | None = None
-        self.already_done = config.resume and self.weights_epoch() == config.epochs
+        self.found = found  # the checkpoint to go on from
+        self.already_done = found is not None and finished_epochs(self.folder) >= config.epochs
 
     def key(self, use: str, number: int = 0) -> jax.Array:
         """A PRNG key that follows from the run's seed, named for its use; `number` tells several of a use apart."""
@@ -205,7 +202,7 @@ class Run:
         if self.already_done:
             return
         paths = sorted((self.folder / "pictures").glob(f"{frames}_*.png"), key=epoch_of)
-        images = [Image.open(path) for path in paths]
+        images = [opened(path) for path in paths]
         gif = encoded(
             images[0], "GIF", save_all=True, append_images=images[1:], duration=1000 // frames_a_second, loop=0
         )
@@ -227,8 +224,8 @@ class Run:
         carry = training.begin(recipe, self.data, state, config.batch_size)
         self.steps = training.steps_per_epoch(recipe, self.data, config.batch_size)
         with self.stopping_on_signals():
-            if config.resume:
-                carry, epoch, step, seconds = self.restored(carry, drawings)
+            if self.found is not None:
+                carry, epoch, step, seconds = self.restored(self.found, carry, drawings)
             else:
                 epoch, step, seconds = 0, 0, 0.0
                 self.draw(0, carry.state, drawings)
@@ -287,14 +284,14 @@ class Run:
         """A checkpoint, and before it the log and the pictures that it goes with."""
         for path in (self.folder / "metrics.jsonl", self.folder / "pictures", self.folder):
             if path.exists():
-                checkpoint.sync(path)
+                sync(path)
         about = {"epoch": epoch, "step": step, "seconds": seconds, "epochs": self.config.epochs, "tree": shapes(carry)}
         number = epoch * self.steps + step
         checkpoint.save(self.folder / "checkpoints", number, carry._asdict(), about, keep=self.config.keep)
 
-    def restored(self, like: Carry, drawings: Sequence[Drawing]) -> tuple[Carry, int, int, float]:
-        """Carry, epoch, step and seconds of the newest good checkpoint; what is later than it is dropped."""
-        path, about = newest_good(self.folder / "checkpoints")
+    def restored(self, found: Found, like: Carry, drawings: Sequence[Drawing]) -> tuple[Carry, int, int, float]:
+        """Carry, epoch, step and seconds of the checkpoint; what is later than it is dropped from log and pictures."""
+        path, about, damaged = found
         if difference := first_difference(about["tree"], shapes(like)):
             raise InputError(f"{path}: not a checkpoint of this recipe: {difference}; --out names another folder")
         epoch = about["epoch"]
@@ -303,8 +300,11 @@ class Run:
         for line in kept:
             self.remember(line)
         if self.already_done:
-            print(f"{self.folder}: already at epoch {epoch} of {self.config.epochs}; nothing to do", flush=True)
+            print(f"{self.folder}: already at epoch {epoch}; nothing to do (--epochs asks for more)", flush=True)
         else:
+            for bad, why in damaged:
+                bad.rename(bad.with_name(f"damaged-{bad.name}"))
+                print(f"set aside as damaged-{bad.name}: {why}", file=sys.stderr)
             write(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
             self.drop_pictures(epoch, about["epochs"], drawings)
         return Carry(**checkpoint.restore(path, like._asdict())), epoch, about["step"], about["seconds"]
@@ -348,47 +348,16 @@ class Run:
         """Write the weights, the last act of a run: they mark it as finished. Name what there is to look at."""
         if self.already_done:
             return
-        about = {"experiment": self.config.module, "epoch": self.config.epochs, **self.config.stored()}
+        about = {"experiment": self.config.module, **self.config.stored()}
         for name, variables in networks(self.trained).items():
-            path = self.folder / f"{name}.safetensors"
-            partial = path.with_name(f".{path.name}")
-            torch_weights.write(torch_weights.flatten(variables), partial, about)
-            checkpoint.sync(partial)
-            partial.replace(path)
+            tensors = torch_weights.flatten(variables)
+            write(self.folder / f"{name}.safetensors", torch_weights.to_safetensors(tensors, about))
         self.progress.results(self.folder, self.config.epochs, self.history)
-
-    def weights_epoch(self) -> int | None:
-        """The epoch that the weights in the folder are of; None where there are none."""
-        from safetensors import safe_open
-
-        path = next(self.folder.glob("*.safetensors"), None)
-        if path is None:
-            return None
-        with safe_open(path, "numpy") as file:
-            return json.loads(file.metadata()["config"])["epoch"]
 
 
 def networks(variables: PyTree) -> dict[str, PyTree]:
     """{"model": variables} for one network; for several they come as a mapping already."""
     return {"model": variables} if "params" in variables else variables
-
-
-def newest_good(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The newest checkpoint that is as it was written, and what it says of itself; damaged newer ones are set aside."""
-    damaged = []
-    for path in reversed(checkpoint.numbered(folder)):
-        try:
-            about = checkpoint.verify(path)
-        except checkpoint.DamagedError as error:
-            damaged.append((path, error))
-            continue
-        for bad, why in damaged:
-            bad.rename(bad.with_name(f"damaged-{bad.name}"))
-            print(f"set aside as damaged-{bad.name}: {why}", file=sys.stderr)
-        return path, about
-    if damaged:
-        raise InputError(f"no checkpoint in {folder} is whole: {damaged[0][1]}; nothing was deleted")
-    raise InputError(f"{folder}: no checkpoint to go on from; start the run again with another --out")
 
 
 def shapes(tree: PyTree) -> dict[str, str]:
@@ -416,60 +385,22 @@ def epoch_of(picture: Path) -> int:
     return int(found[1]) if found else 0
 
 
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()
+
+
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def write(path: Path, content: bytes) -> None:
-    """All of a file or nothing: written beside, synced, renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    checkpoint.sync(partial)
-    partial.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    write(path, (json.dumps(value, indent=1) + "\n").encode())
-
-
-class Trained(NamedTuple):
-    """A run as a notebook wants it."""
-
-    recipe: Recipe
-    variables: PyTree  # one network: {"params": …}; DCGAN: {"generator": …, "discriminator": …}
-    config: Any
-
-
-def load(folder: str | Path) -> Trained:
-    """The recipe, the variables and the configuration of the run in `folder`, from its newest good checkpoint.
-
-    The experiment that made it must be importable (run from the checkout's root).
-
-    Raises:
-        InputError: there is no run, its experiment cannot be imported, or no checkpoint is whole.
-    """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{folder}: no run there; train one first, or name another folder")
-    stored = read_config(folder / "config.json")
-    try:
-        experiment = importlib.import_module(stored["experiment"])
-    except ImportError as error:
-        raise InputError(f"{folder}: cannot import {stored['experiment']}; start Python where it can be") from error
-    config = experiment.Config().under(stored["options"], folder / "config.json")
-    recipe = experiment.recipe(config)
-    path, _ = newest_good(folder / "checkpoints")
-    like = {"state": jax.eval_shape(recipe.init, jax.random.key(0))}
-    return Trained(recipe, recipe.variables(checkpoint.restore(path, like)["state"]), config)
-
-
-def write_samples(path: Path, samples: jax.Array, columns: int = 16) -> None:
-    """Images `[N, H, W, C]` in 0..1 as a picture and as an array: `path` with .png and with .npy behind it."""
+def write_samples(config: Config, samples: jax.Array, columns: int = 16) -> None:
+    """Images `[N, H, W, C]` in 0..1, drawn with `config.seed`, as a picture and as an array in the run's `samples/`."""
     array = io.BytesIO()
     np.save(array, np.asarray(samples))
+    path = config.folder / "samples" / f"{len(samples)}_of_seed_{config.seed}"
     write(path.with_suffix(".npy"), array.getvalue())
     write(path.with_suffix(".png"), encoded(grid(samples, columns), "PNG"))
     print(f"{path.with_suffix('.png')}\n{path.with_suffix('.npy')}", flush=True)

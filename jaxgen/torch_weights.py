@@ -5,7 +5,7 @@ its rank alone: matrices `[out, in]` <-> `[in, out]`, kernels `[out, in, kh, kw]
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxgen.durable import write
 from jaxgen.errors import InputError
 
 Variables = Any
@@ -41,15 +42,15 @@ def flatten(variables: Variables) -> dict[str, np.ndarray]:
 
 def save(module: nn.Module, variables: Variables, path: str | Path) -> None:
     """Write the variables as `.safetensors` that PyTorch's `load_state_dict(strict=True)` takes."""
-    write(state_dict(module, variables), path)
+    write(Path(path), to_safetensors(state_dict(module, variables)))
 
 
-def write(tensors: dict[str, np.ndarray], path: str | Path, about: Mapping[str, Any] | None = None) -> None:
-    """Write named tensors as `.safetensors`, with `about` as JSON in the header."""
-    from safetensors.numpy import save_file
+def to_safetensors(tensors: dict[str, np.ndarray], about: Mapping[str, Any] | None = None) -> bytes:
+    """Named tensors in the safetensors format, with `about` as JSON in the header."""
+    from safetensors.numpy import save
 
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    save_file(contiguous, path, {"config": json.dumps(about or {}, sort_keys=True)})
+    return save(contiguous, {"config": json.dumps(about or {}, sort_keys=True)})
 
 
 def load(module: nn.Module, source: str | Path | Mapping[str, Any]) -> Variables:
@@ -64,9 +65,9 @@ def load(module: nn.Module, source: str | Path | Mapping[str, Any]) -> Variables
         InputError: the file cannot be read, or its names or shapes are not the module's.
     """
     where = "state_dict" if isinstance(source, Mapping) else str(source)
-    tensors = dict(source) if isinstance(source, Mapping) else read(Path(source))
-    tensors = {name.removeprefix("module."): np.asarray(tensor) for name, tensor in tensors.items()}
     wanted = expected(module)
+    found = source if isinstance(source, Mapping) else read(Path(source), wanted)
+    tensors = {plain(name): np.asarray(tensor) for name, tensor in found.items()}
     for name in wanted:
         if name.endswith(COUNTER):
             tensors.setdefault(name, np.zeros((), np.int64))
@@ -103,7 +104,12 @@ def to_torch(name: str, leaf: jax.Array) -> np.ndarray:
 def from_torch(name: str, tensor: np.ndarray) -> jax.Array:
     if name.endswith(COUNTER):
         return jnp.asarray(tensor, jnp.int32)
+    tensor = tensor.astype(np.promote_types(tensor.dtype, np.float32))  # half precision is widened
     return jnp.asarray(tensor.transpose(FROM_TORCH.get(tensor.ndim, range(tensor.ndim))))
+
+
+def plain(name: str) -> str:
+    return name.removeprefix("module.")
 
 
 def check(tensors: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], where: str) -> None:
@@ -116,10 +122,10 @@ def check(tensors: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...
             raise InputError(f"{where}: {name} has shape {list(tensors[name].shape)}, the model's is {list(shape)}")
 
 
-def read(path: Path) -> Mapping[str, Any]:
+def read(path: Path, wanted: Container[str]) -> Mapping[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; --weights takes a .safetensors or .pth file")
-    return read_pth(path) if path.suffix in {".pth", ".pt"} else read_safetensors(path)
+    return read_pth(path, wanted) if path.suffix in {".pth", ".pt"} else read_safetensors(path)
 
 
 def read_safetensors(path: Path) -> Mapping[str, np.ndarray]:
@@ -132,32 +138,36 @@ def read_safetensors(path: Path) -> Mapping[str, np.ndarray]:
         raise InputError(f"{path}: not a readable .safetensors file ({error})") from error
 
 
-def read_pth(path: Path) -> Mapping[str, np.ndarray]:
-    """A `.pth` file by PyTorch with `weights_only=True`: nothing in it is executed."""
+def read_pth(path: Path, wanted: Container[str]) -> Mapping[str, np.ndarray]:
+    """The state_dict in a `.pth` file, or the one with the `wanted` names where a checkpoint holds several.
+
+    PyTorch reads it with `weights_only=True`: nothing in it is executed.
+    """
     try:
         import torch
     except ImportError as error:
         raise InputError(
             f"{path}: reading .pth needs PyTorch; install torch, or save it there as .safetensors"
         ) from error
-    import pickle
-
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # of any kind, where a file is damaged
         raise InputError(
             f"{path}: not a plain state_dict; in PyTorch write it again with torch.save(model.state_dict(), path)"
         ) from error
-    tensors = find_tensors(found, torch.Tensor)
-    if tensors is None:
+    candidates = list(state_dicts(found, torch.Tensor))
+    if not candidates:
         raise InputError(f"{path}: holds no state_dict; write one with torch.save(model.state_dict(), path)")
-    return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+    tensors = max(candidates, key=lambda candidate: sum(plain(name) in wanted for name in candidate))
+    # NumPy has no bfloat16.
+    return {name: (t.float() if t.dtype == torch.bfloat16 else t).detach().numpy() for name, t in tensors.items()}
 
 
-def find_tensors(found: Any, kind: type) -> Mapping[str, Any] | None:
-    """`found` itself if it maps names to tensors, else the first of its values that does."""
+def state_dicts(found: Any, tensor: type) -> Iterator[Mapping[str, Any]]:
+    """The mappings of names to tensors in `found`: itself, or among its values (Adam's moments look like one too)."""
     if not isinstance(found, Mapping):
-        return None
-    if found and all(isinstance(value, kind) for value in found.values()):
-        return found
-    return next((inner for value in found.values() if (inner := find_tensors(value, kind)) is not None), None)
+        return
+    if found and all(isinstance(name, str) and isinstance(value, tensor) for name, value in found.items()):
+        yield found
+    for value in found.values():
+        yield from state_dicts(value, tensor)

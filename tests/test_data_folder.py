@@ -325,6 +325,17 @@ def test_images_of_different_sizes_need_one_named(root):
     assert load(root, size=(5, 5)).images.shape == (5, 5, 5, 3)
 
 
+def test_names_that_are_no_text(root):
+    """A name in some old encoding, Latin-1 for instance, is bytes that are no UTF-8."""
+    two_splits(root)
+    name = os.fsdecode(b"caf\xe9.png")
+    (root / "train/cat" / name).write_bytes(b"")
+    for _ in range(2):
+        told = []
+        assert len(load(root, skip_bad=True, log=told.append).labels) == 4
+        assert name in told[0]
+
+
 def test_the_users_files_are_not_touched(root):
     two_splits(root)
     save(root / "train/cat/palette.png", palette())
@@ -438,9 +449,10 @@ def test_damaged_files_are_read_or_refused_but_never_crash(tmp_path, kind, drawn
     path = tmp_path / f"fuzzed.{kind.lower()}"
     path.write_bytes(content)
     try:
-        assert folder._open(path).mode in ("L", "RGB")
+        result = folder._open(path).mode
     except InputError as error:
-        assert str(path) in str(error)
+        result = str(error)
+    assert result in ("L", "RGB") or str(path) in result
 
 
 # The second run

@@ -24,22 +24,26 @@ def installed(monkeypatch, *names):
     monkeypatch.setattr(tfds, "find_spec", lambda name: "there" if name in names else None)
 
 
-def test_without_tensorflow_datasets_it_says_what_to_install(monkeypatch):
-    installed(monkeypatch)
+TFDS = ("tensorflow_datasets", "importlib_resources")
+
+
+@pytest.mark.parametrize("there", [(), TFDS[:1]])
+def test_without_tensorflow_datasets_it_says_what_to_install(monkeypatch, there):
+    installed(monkeypatch, *there)
     with pytest.raises(InputError, match=r"tfds:mnist.*pip install 'jaxgen\[tfds\]'"):
         data.load("tfds:mnist")
 
 
 def test_unprepared_and_without_tensorflow_it_says_what_to_install(monkeypatch, tmp_path):
-    installed(monkeypatch, "tensorflow_datasets")
+    installed(monkeypatch, *TFDS)
     with pytest.raises(InputError, match=rf"tfds:mnist.*{tmp_path / 'tfds'}.*pip install tensorflow-cpu"):
         data.load("tfds:mnist")
 
 
 def test_unprepared_and_without_a_network_it_says_so(monkeypatch):
-    installed(monkeypatch, "tensorflow_datasets", "tensorflow")
+    installed(monkeypatch, *TFDS, "tensorflow")
     monkeypatch.setattr(fetch, "first_to_answer", lambda _: None)
-    with pytest.raises(InputError, match="tfds:mnist.*no network"):
+    with pytest.raises(InputError, match=r"tfds:mnist.*no network"):
         data.load("tfds:mnist")
 
 
@@ -97,7 +101,7 @@ def home(tmp_path):
 
 def test_a_prepared_set_is_read_without_tensorflow(home, monkeypatch):
     prepare(home)
-    installed(monkeypatch, "tensorflow_datasets")
+    installed(monkeypatch, *TFDS)
     train, test = data.load("tfds:tiny"), data.load("tfds:tiny", "test")
     assert (train.images.shape, train.images.dtype, train.labels.dtype) == ((5, 4, 6, 1), "uint8", "int32")
     assert (shades(train), shades(test)) == ([0, 1, 2, 3, 4], [100, 101, 102])
@@ -131,7 +135,7 @@ def test_validation_serves_as_test_where_there_is_no_other(home):
 
 def test_a_split_that_is_not_there_is_refused_with_those_that_are(home):
     prepare(home, splits={"train": [1], "extra": [2]})
-    with pytest.raises(InputError, match=r"no split 'test': it has .*extra"):
+    with pytest.raises(InputError, match=r"^tfds:tiny has no split 'test': it has .*extra"):
         data.load("tfds:tiny", "test")
 
 
@@ -173,10 +177,16 @@ def test_a_damaged_set_is_refused_by_name(home):
         data.load("tfds:tiny")
 
 
+def test_a_set_with_a_damaged_description_is_refused_by_name(home):
+    (prepare(home) / "features.json").write_text("{")
+    with pytest.raises(InputError, match="tfds:tiny cannot be read from"):
+        data.load("tfds:tiny")
+
+
 def test_preparing_takes_tensorflow_and_a_network(home, monkeypatch):
     import tensorflow_datasets
 
-    installed(monkeypatch, "tensorflow_datasets", "tensorflow")
+    installed(monkeypatch, *TFDS, "tensorflow")
     monkeypatch.setattr(fetch, "first_to_answer", lambda urls: urls[0])
     builder = make_builder("tiny", "1.0.0", {"train": [1, 2]}, ((4, 6, 1),), True)
     monkeypatch.setattr(tensorflow_datasets, "builder", lambda _, **options: builder(**options))
@@ -192,7 +202,7 @@ def test_a_set_that_cannot_be_prepared_is_an_input_error(home, monkeypatch):
     def unknown(name, **_):
         raise tensorflow_datasets.core.DatasetNotFoundError(f"Dataset {name} not found.")
 
-    installed(monkeypatch, "tensorflow_datasets", "tensorflow")
+    installed(monkeypatch, *TFDS, "tensorflow")
     monkeypatch.setattr(fetch, "first_to_answer", lambda urls: urls[0])
     monkeypatch.setattr(tensorflow_datasets, "builder", unknown)
     with pytest.raises(InputError, match="tfds:tiny cannot be prepared: Dataset tiny not found"):

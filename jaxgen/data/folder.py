@@ -143,8 +143,7 @@ def _open(file: Path) -> "Image.Image":
         if not file.is_file():  # a pipe would be waited for, a dead link is nothing
             raise ValueError("not a regular file")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd but readable files; they name no file
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # Pillow's remarks on odd but readable pictures name no file
             with Image.open(file, formats=FORMATS) as picture:
                 if (pixels := picture.width * picture.height) > PIXEL_LIMIT:
                     raise ValueError(f"{pixels} pixels are more than the limit of {PIXEL_LIMIT}")

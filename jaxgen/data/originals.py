@@ -4,8 +4,8 @@ Files that were put into the cache folder by hand are used where they lie, gzipp
 fetched once. Either way the decompressed bytes are checked against the published sums before anything reads them.
 """
 
+import gzip
 import hashlib
-import lzma
 import os
 import tarfile
 import zlib
@@ -178,11 +178,12 @@ def _find(collection: Collection, original: Original) -> tuple[Path, bytes] | No
         blob = files.contents(path)
         if (digest := _digest(blob, original)) == original.digest:
             return path, blob
-        if not _is_published(digest):  # MNIST and Fashion-MNIST use the same names, so the other one may lie there
-            raise InputError(
-                f"{path} is damaged or another file: its checksum is {digest}, the published one is {original.digest}; "
-                "replace it, or remove it to have it fetched"
-            )
+        if path.parent == cache.folder() and _is_published(digest):
+            continue  # MNIST and Fashion-MNIST use the same names, so here it may be the other one
+        raise InputError(
+            f"{path} is damaged or another file: its checksum is {digest}, the published one is {original.digest}; "
+            "replace it, or remove it to have it fetched"
+        )
     return None
 
 
@@ -227,7 +228,8 @@ def _address(name: str, original: Original, packed: str) -> str:
     here = ", ".join(["digits", "faces", *at_hand()])
     raise InputError(
         f"{name}: {original.name} is not in {home}, and {' and '.join(urls)} cannot be reached. "
-        f"Put {packed} there by hand; or take other data that is here: {here}; or your own images: folder:PATH"
+        f"Put {packed} into that folder by hand; or take other data that is here: {here}; "
+        "or your own images: folder:PATH"
     )
 
 
@@ -249,7 +251,7 @@ def _unpack(archive: Path, names: list[str], room: Path) -> None:
         return member.replace(name=name) if wanted else None
 
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, "r:gz") as tar:
             tar.extractall(room, filter=only)
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{archive} cannot be unpacked: {error}") from error

@@ -55,6 +55,8 @@ def from_array(image: np.ndarray) -> "Image.Image":
 
 def stack(images: list[np.ndarray]) -> np.ndarray:
     """Images `[H, W, 1 or 3]` of one size as `[N, H, W, C]`; gray ones among coloured ones become coloured."""
+    if not images:
+        raise InputError("there are no images")
     sizes = sorted({f"{image.shape[0]}×{image.shape[1]}" for image in images})
     if len(sizes) > 1:
         raise InputError(

@@ -17,6 +17,7 @@ from jaxgen.data import cache, fetch
 from jaxgen.data.pixels import Pixels, fit, flatten, from_array, stack
 from jaxgen.errors import InputError
 
+_PACKAGES = ("tensorflow_datasets", "importlib_resources")  # the first imports the second and does not say so
 _SITE = "https://www.tensorflow.org/datasets"  # answers if there is a network
 
 
@@ -24,7 +25,7 @@ def read(
     name: str, split: str, size: tuple[int, int] | None, channels: int | None, log: Callable[[str], object]
 ) -> Pixels:
     """The images of a split; a data set that has no `test` is tested with its `validation`."""
-    if find_spec("tensorflow_datasets") is None:
+    if not all(find_spec(package) for package in _PACKAGES):
         raise InputError(f"tfds:{name} takes TensorFlow Datasets: pip install 'jaxgen[tfds]'")
     place = _prepared(name) or _prepare(name, log)
     title = f"tfds-{cache.fingerprint(place.resolve(), split, size, channels)[:32]}"
@@ -76,24 +77,28 @@ def _prepare(name: str, log: Callable[[str], object]) -> Path:
 
 def _decode(name: str, place: Path, split: str, size: tuple[int, int] | None, channels: int | None) -> cache.Prepared:
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.file_adapters import FileFormat
 
-    builder = tfds.builder_from_directory(place)
-    image_key, label_key = _keys(name, builder.info.features)
-    if builder.info.file_format not in FileFormat.with_random_access():
-        kind = builder.info.file_format.value
-        raise InputError(
-            f"tfds:{name} is prepared as {kind} in {place}, which only TensorFlow reads: "
-            "prepare it with file_format='array_record'"
-        )
     images, labels = [], []
     try:
+        builder = tfds.builder_from_directory(place)
+        image_key, label_key = _keys(name, builder.info.features)
+        _check_format(name, builder.info.file_format, place)
         for example in builder.as_data_source(_split(name, split, list(builder.info.splits))):
             images.append(fit(flatten(from_array(example[image_key])), size, channels))
             labels.append(int(example[label_key]) if label_key else 0)
-    except Exception as error:  # a damaged file, or one that is missing
+    except InputError:
+        raise
+    except Exception as error:  # a file that is damaged or missing
         raise InputError(f"tfds:{name} cannot be read from {place}: {error}") from error
     return cache.Prepared(Pixels(stack(images), np.array(labels, np.int32)))
+
+
+def _check_format(name: str, file_format: Any, place: Path) -> None:
+    if file_format not in type(file_format).with_random_access():
+        raise InputError(
+            f"tfds:{name} is prepared as {file_format.value} in {place}, which only TensorFlow reads: "
+            "prepare it with file_format='array_record'"
+        )
 
 
 def _keys(name: str, features: Any) -> tuple[str, str | None]:

@@ -1,0 +1,141 @@
+"""Checkpoints: what is acknowledged is whole, what is damaged is found."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxgen import checkpoint
+
+TREE = {
+    "state": (jnp.arange(6.0).reshape(2, 3), optax.adam(1e-3).init({"w": jnp.ones((4, 5))})),
+    "sums": {"loss": (jnp.float32(3.5), jnp.float32(2))},
+    "bad_step": jnp.int32(-1),
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "checkpoints"
+    return checkpoint.save(folder, 12, TREE, {"epoch": 3, "seconds": 0.25}, keep=3)
+
+
+def abstract(tree):
+    return jax.eval_shape(lambda: tree)
+
+
+def same(one, other) -> bool:
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
+
+
+def test_what_is_saved_comes_back(saved):
+    assert saved.name == "00000012"
+    assert checkpoint.verify(saved) == {"epoch": 3, "seconds": 0.25}
+    restored = checkpoint.restore(saved, abstract(TREE))
+    assert jax.tree.structure(restored) == jax.tree.structure(TREE)
+    assert same(restored, TREE)
+
+
+def test_a_part_can_be_restored_alone(saved):
+    part = checkpoint.restore(saved, {"state": abstract(TREE["state"])})
+    assert same(part["state"], TREE["state"])
+
+
+def test_only_the_newest_are_kept_and_nothing_else_is_touched(tmp_path):
+    (tmp_path / "notes").mkdir()
+    for number in (0, 5, 10):
+        checkpoint.save(tmp_path, number, {"a": jnp.ones(3)}, {}, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000005", "00000010", "notes"]
+
+
+def test_a_number_saved_again_is_replaced(tmp_path):
+    for value in (1.0, 2.0):
+        path = checkpoint.save(tmp_path, 7, {"a": jnp.full(3, value)}, {"value": value}, keep=2)
+    assert checkpoint.verify(path) == {"value": 2.0}
+    assert [path.name for path in checkpoint.numbered(tmp_path)] == ["00000007"]
+
+
+def damage(path: Path, chance: random.Random) -> str:
+    victim = chance.choice(sorted(file for file in path.rglob("*") if file.is_file()))
+    content = bytearray(victim.read_bytes())
+    kind = chance.choice(["flip", "cut", "delete", "add"] if content else ["delete", "add"])
+    if kind == "flip":
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        victim.write_bytes(content)
+    elif kind == "cut":
+        victim.write_bytes(content[: chance.randrange(len(content))])
+    elif kind == "delete":
+        victim.unlink()
+    else:
+        victim.with_name("unexpected").write_bytes(b"x")
+    return f"{kind} {victim.relative_to(path)}"
+
+
+def test_every_damage_is_found(saved, tmp_path):
+    chance, copy = random.Random(0), tmp_path / "copy"
+    for _ in range(300):
+        shutil.copytree(saved, copy)
+        what = damage(copy, chance)
+        try:
+            about = checkpoint.verify(copy)
+        except checkpoint.DamagedError:
+            pass
+        else:
+            # White space in the JSON around the sums is no content: nothing that was saved has changed.
+            assert what == "flip manifest.json", what
+            assert about == checkpoint.verify(saved), what
+        shutil.rmtree(copy)
+
+
+def test_a_missing_manifest_is_damage(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "copy")
+    (tmp_path / "copy" / "manifest.json").unlink()
+    with pytest.raises(checkpoint.DamagedError, match=r"manifest\.json cannot be read"):
+        checkpoint.verify(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("at", range(60))
+def test_a_save_that_dies_at_any_write_sync_or_rename_loses_nothing(tmp_path, monkeypatch, at):
+    """After every such death what was acknowledged is there, whole, and the next save goes through."""
+    checkpoint.save(tmp_path, 1, {"a": jnp.ones(3)}, {"epoch": 1}, keep=1)
+    calls = 0
+
+    def dying(real):
+        def call(*args, **options):
+            nonlocal calls
+            calls += 1
+            if calls > at:
+                raise OSError(5, "power cut")
+            return real(*args, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "sync", dying(checkpoint.sync))
+        for name in ("write_text", "rename", "mkdir"):
+            patch.setattr(Path, name, dying(getattr(Path, name)))
+        patch.setattr(shutil, "rmtree", dying(shutil.rmtree))
+        try:
+            checkpoint.save(tmp_path, 2, {"a": jnp.full(3, 2.0)}, {"epoch": 2}, keep=1)
+        except OSError:
+            acknowledged = {1, 2}
+        else:
+            acknowledged = {2}
+    newest = checkpoint.numbered(tmp_path)[-1]
+    assert checkpoint.verify(newest)["epoch"] in acknowledged
+    path = checkpoint.save(tmp_path, 3, {"a": jnp.full(3, 3.0)}, {"epoch": 3}, keep=1)
+    assert checkpoint.verify(path) == {"epoch": 3}
+    assert [path.name for path in checkpoint.numbered(tmp_path)] == ["00000003"]
+
+
+def test_the_manifest_covers_every_file(saved):
+    written = json.loads((saved / "manifest.json").read_text())
+    files = {str(path.relative_to(saved)) for path in saved.rglob("*") if path.is_file()}
+    assert written.keys() == files - {"manifest.json"}

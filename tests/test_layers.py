@@ -1,0 +1,234 @@
+"""The layers against PyTorch: values, gradients, running statistics and initialisation."""
+
+import math
+from functools import partial
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from jaxgen.layers import GRU, LSTM, BatchNorm, Conv, ConvTranspose, Linear, MaxPool, flatten, initial, unflatten
+from jaxgen.torch_weights import from_torch, to_torch
+
+Arrays = dict[str, np.ndarray]
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-11}  # of a tensor's largest value
+
+LAYERS = {  # ours, PyTorch's, and the shape of what both are shown
+    "linear": (Linear(7), lambda: torch.nn.Linear(5, 7), (4, 5)),
+    "conv": (Conv(6, 3), lambda: torch.nn.Conv2d(4, 6, 3), (2, 7, 6, 4)),
+    "conv, every option": (
+        Conv(5, (3, 2), stride=(2, 1), padding=(2, 1), dilation=(1, 2)),
+        lambda: torch.nn.Conv2d(3, 5, (3, 2), stride=(2, 1), padding=(2, 1), dilation=(1, 2)),
+        (2, 8, 7, 3),
+    ),
+    "conv transpose": (ConvTranspose(6, 4), lambda: torch.nn.ConvTranspose2d(4, 6, 4), (2, 5, 4, 4)),
+    "conv transpose, every option": (
+        ConvTranspose(5, (3, 2), stride=(2, 3), padding=(1, 0), output_padding=(1, 2), dilation=(1, 2)),
+        lambda: torch.nn.ConvTranspose2d(
+            3, 5, (3, 2), stride=(2, 3), padding=(1, 0), output_padding=(1, 2), dilation=(1, 2)
+        ),
+        (2, 4, 5, 3),
+    ),
+    "max pool": (MaxPool(2), lambda: torch.nn.MaxPool2d(2), (2, 7, 6, 3)),
+    "max pool, every option": (
+        MaxPool((3, 2), stride=(2, 1), padding=(1, 0)),
+        lambda: torch.nn.MaxPool2d((3, 2), stride=(2, 1), padding=(1, 0)),
+        (2, 7, 6, 3),
+    ),
+    "lstm": (LSTM(6), lambda: torch.nn.LSTM(5, 6, batch_first=True), (3, 8, 5)),
+    "gru": (GRU(6), lambda: torch.nn.GRU(5, 6, batch_first=True), (3, 8, 5)),
+}
+
+
+def channels_first(x: Any) -> np.ndarray:
+    """Images as PyTorch has them; any other array as it is."""
+    return np.moveaxis(x, -1, 1) if x.ndim == 4 else np.asarray(x)
+
+
+def variables_of(reference: torch.nn.Module) -> Any:
+    named = {"params": reference.named_parameters(), "batch_stats": reference.named_buffers()}
+    return {
+        collection: {name: from_torch(name, tensor.detach().numpy()) for name, tensor in tensors}
+        for collection, tensors in named.items()
+    }
+
+
+def ours(layer: nn.Module, variables: Any, x: np.ndarray, *train: bool) -> tuple[Arrays, Any]:
+    """The layer's output and the gradients of the sum of its sines (so that each element counts in its own way), in
+    PyTorch's layouts; and the running statistics afterwards.
+    """
+    (_, (y, moved)), (params, given) = differentiate(layer, train, variables["params"], x, variables["batch_stats"])
+    named = {name: to_torch(name, gradient) for name, gradient in params.items()}
+    return {"output": channels_first(y), "input": channels_first(given), **named}, moved.get("batch_stats", {})
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.value_and_grad, argnums=(2, 3), has_aux=True)
+def differentiate(layer: nn.Module, train: tuple[bool, ...], params: Any, x: jax.Array, batch_stats: Any) -> Any:
+    variables = {"params": params, "batch_stats": batch_stats}
+    y, moved = layer.apply(variables, x, *train, mutable=["batch_stats"])
+    return jnp.sin(y).sum(), (y, moved)
+
+
+def theirs(reference: torch.nn.Module, x: np.ndarray) -> Arrays:
+    given = torch.tensor(channels_first(x), requires_grad=True)
+    reference.zero_grad()
+    y = reference(given)
+    y = y[0] if isinstance(y, tuple) else y  # a recurrent layer's last state comes with its outputs
+    y.sin().sum().backward()
+    named = {name: parameter.grad for name, parameter in reference.named_parameters()}
+    return {name: tensor.detach().numpy() for name, tensor in {"output": y, "input": given.grad, **named}.items()}
+
+
+def assert_equal(ours: Arrays, theirs: Arrays, tolerance: float) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert ours[name].dtype == tensor.dtype
+        np.testing.assert_allclose(ours[name], tensor, rtol=0, atol=tolerance * np.abs(tensor).max(), err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", LAYERS)
+def test_values_and_gradients(name: str, dtype: str) -> None:
+    layer, make_reference, shape = LAYERS[name]
+    torch.manual_seed(0)
+    reference = make_reference().to(getattr(torch, dtype))
+    x = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    with jax.enable_x64(dtype == "float64"):
+        assert_equal(ours(layer, variables_of(reference), x)[0], theirs(reference, x), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("kind", "shape"), [(torch.nn.BatchNorm1d, (5, 3)), (torch.nn.BatchNorm2d, (4, 5, 6, 3))])
+def test_batch_norm_over_several_batches_and_in_evaluation(
+    kind: type[torch.nn.BatchNorm1d], shape: tuple[int, ...], dtype: str
+) -> None:
+    rng = np.random.default_rng(0)
+    reference = kind(3).to(getattr(torch, dtype))
+    torch.nn.init.normal_(reference.weight)
+    torch.nn.init.normal_(reference.bias)
+    with jax.enable_x64(dtype == "float64"):
+        variables = variables_of(reference)
+        for number in range(1, 5):
+            x = rng.normal(number, 3, size=shape).astype(dtype)
+            found, variables["batch_stats"] = ours(BatchNorm(), variables, x, True)
+            assert_equal(found, theirs(reference, x), TOLERANCE[dtype])
+            assert variables["batch_stats"]["num_batches_tracked"] == number
+            running = {name: tensor.numpy() for name, tensor in reference.named_buffers()}
+            assert_equal(
+                {name: to_torch(name, tensor) for name, tensor in variables["batch_stats"].items()},
+                running,
+                TOLERANCE[dtype] / 10,
+            )
+        found, statistics = ours(BatchNorm(), variables, x)
+        assert_equal(found, theirs(reference.eval(), x), TOLERANCE[dtype])
+        assert statistics["num_batches_tracked"] == 4
+        np.testing.assert_array_equal(statistics["running_mean"], variables["batch_stats"]["running_mean"])
+
+
+def test_batch_norm_does_not_cancel_far_from_zero() -> None:
+    """E[x²] − E[x]² would lose four of float32's seven digits here."""
+    x = np.random.default_rng(0).normal(1000, 1, size=(64, 3)).astype(np.float32)
+    layer = BatchNorm(momentum=1.0)
+    _, moved = layer.apply(layer.init(jax.random.key(0), x), x, True, mutable=["batch_stats"])
+    np.testing.assert_allclose(moved["batch_stats"]["running_var"], np.var(x.astype(np.float64), 0, ddof=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (1, 1, 1, 3)])
+def test_batch_norm_refuses_to_train_on_one_value_a_channel(shape: tuple[int, ...]) -> None:
+    variables = BatchNorm().init(jax.random.key(0), jnp.zeros(shape))
+    with pytest.raises(ValueError, match="more than one value a channel"):
+        BatchNorm().apply(variables, jnp.zeros(shape), True, mutable=["batch_stats"])
+    assert BatchNorm().apply(variables, jnp.zeros(shape)).shape == shape  # evaluation takes it
+
+
+def test_max_pool_sends_the_gradient_of_ties_where_pytorch_does() -> None:
+    """To the first of the window's largest: here most windows hold several, zeros after a ReLU among them."""
+    x = np.random.default_rng(0).integers(-3, 3, size=(2, 8, 8, 3)).clip(0).astype(np.float32)
+    for layer, make_reference, _ in (LAYERS["max pool"], LAYERS["max pool, every option"]):
+        found, _ = ours(layer, variables_of(make_reference()), x)
+        wanted = theirs(make_reference(), x)
+        np.testing.assert_array_equal(found["input"] != 0, wanted["input"] != 0)
+        assert_equal(found, wanted, 1e-6)
+
+
+def test_flatten_is_in_pytorchs_order_and_unflatten_undoes_it() -> None:
+    x = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    flat = flatten(x)
+    np.testing.assert_array_equal(flat, torch.tensor(channels_first(x)).flatten(1))
+    np.testing.assert_array_equal(unflatten(flat, 3, 4), x)
+
+
+INITIALISED = {  # the layer, PyTorch's, the shape of what it is shown, the fan-in
+    "linear": (Linear(3), torch.nn.Linear(5, 3), (1, 5), 5),
+    "conv": (Conv(2, (3, 2)), torch.nn.Conv2d(5, 2, (3, 2)), (1, 3, 3, 5), 5 * 3 * 2),
+    "conv transpose": (ConvTranspose(2, (3, 2)), torch.nn.ConvTranspose2d(5, 2, (3, 2)), (1, 3, 3, 5), 2 * 3 * 2),
+    "lstm": (LSTM(3), torch.nn.LSTM(5, 3), (1, 1, 5), 3),
+    "gru": (GRU(3), torch.nn.GRU(5, 3), (1, 1, 5), 3),
+}
+SEEDS = 2000
+
+
+@pytest.mark.parametrize("name", INITIALISED)
+def test_default_initialisation_is_pytorchs(name: str) -> None:
+    """Uniform on ±1/√fan-in: none beyond, filled to the edges, with the mean and variance of that distribution."""
+    layer, reference, shape, fan_in = INITIALISED[name]
+    torch.manual_seed(0)
+    keys = jax.random.split(jax.random.key(0), SEEDS)
+    params = jax.jit(jax.vmap(lambda key: layer.init(key, jnp.zeros(shape))))(keys)["params"]
+    bound = 1 / math.sqrt(fan_in)
+    assert params.keys() == dict(reference.named_parameters()).keys()
+    for values in params.values():
+        assert np.abs(values).max() <= np.float32(bound)
+        assert np.min(values) < -0.99 * bound
+        assert np.max(values) > 0.99 * bound
+        count = values.size  # mean and mean square are within five standard errors
+        assert abs(np.mean(values)) < 5 * bound / math.sqrt(3 * count)
+        assert abs(np.mean(np.square(values)) - bound**2 / 3) < 5 * bound**2 * math.sqrt(4 / 45 / count)
+    for parameter in reference.parameters():  # the same bound is PyTorch's own
+        largest = torch.stack([redrawn(reference, parameter) for _ in range(200)]).abs().max()
+        assert 0.95 * bound < largest <= np.float32(bound)
+
+
+def redrawn(reference: torch.nn.Module, parameter: torch.nn.Parameter) -> torch.Tensor:
+    reference.reset_parameters()
+    return parameter.detach().clone()
+
+
+class Three(nn.Module):
+    """Three layers alike; the second one's name can be chosen."""
+
+    second: str = "b"
+    input_shape: ClassVar[tuple[int, ...]] = (4,)
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for name in ("a", self.second, "c"):
+            x = Linear(4, name=name)(x)
+        return x
+
+
+def test_each_tensor_has_a_key_of_its_own() -> None:
+    """Equal ones too: of three layers alike, and in an LSTM as wide as its input."""
+    three = jax.tree.leaves(initial(Three(), jax.random.key(0)))
+    lstm = jax.tree.leaves(LSTM(4).init(jax.random.key(0), jnp.zeros((1, 1, 4))))
+    for tensors in (three, lstm):
+        values = np.concatenate([np.ravel(tensor) for tensor in tensors])
+        assert len(np.unique(values)) == len(values)
+
+
+def test_renaming_a_layer_changes_that_layer_only() -> None:
+    params, renamed = (initial(Three(second), jax.random.key(0))["params"] for second in ("b", "other"))
+    for name in ("weight", "bias"):
+        np.testing.assert_array_equal(params["a"][name], renamed["a"][name])
+        np.testing.assert_array_equal(params["c"][name], renamed["c"][name])
+        assert not np.intersect1d(params["b"][name], renamed["other"][name]).size
+
+
+def test_initial_values_are_double_where_jax_computes_in_double(float64: None) -> None:
+    assert {leaf.dtype for leaf in jax.tree.leaves(initial(Three(), jax.random.key(0)))} == {np.dtype("float64")}

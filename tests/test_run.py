@@ -1,0 +1,472 @@
+"""A run from the outside: its folder, resuming, signals and errors, on the smallest experiment."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxgen
+from jaxgen import checkpoint, command, run
+from tests import tiny
+
+ROOT = Path(__file__).parent.parent
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """What must be equal in two equal runs: everything but the times and where and how they were started."""
+    found: dict[str, object] = {}
+    for path in sorted((folder / "pictures").rglob("*")):
+        if path.is_file():
+            found[str(path.relative_to(folder))] = path.read_bytes()
+    for path in folder.glob("*.safetensors"):
+        found[path.name] = tensors(path)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    found["history"] = [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    return found
+
+
+def tensors(path: Path) -> dict[str, bytes]:
+    from safetensors.numpy import load_file
+
+    return {name: tensor.tobytes() for name, tensor in load_file(path).items()}
+
+
+def bits(tree) -> list[bytes]:
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+def call(monkeypatch, capsys, *arguments: str, experiment=tiny) -> tuple[int, str, str]:
+    """The command line in this process: exit status, stdout, stderr."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(sys, "argv", ["experiment", *arguments])
+    monkeypatch.setattr(command, "cache_compiled_programs", lambda: None)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            command.command(experiment.main, experiment.Config)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    out, err = capsys.readouterr()
+    return stop.value.code or 0, out, err
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def through(tmp_path_factory) -> tuple[Path, tiny.State, run.History]:
+    """A run of six epochs without a break."""
+    folder = tmp_path_factory.mktemp("through") / "run"
+    return folder, *tiny.main(tiny.Config(out=folder))
+
+
+def test_the_folder_of_a_run(through):
+    folder, state, history = through
+    assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == [
+        "checkpoints", "config.json", "environment.json", "metrics.jsonl", "model.safetensors", "pictures",
+    ]  # fmt: skip
+    config = json.loads((folder / "config.json").read_text())
+    assert config["options"]["learning_rate"] == 0.1
+    assert config["options"].keys() == {field.name for field in dataclasses.fields(tiny.Config)}
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["jax"] == jax.__version__
+    assert environment["seed"] == 0
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["loss"] for line in lines] == history["loss"]
+    pictures = {path.name for path in (folder / "pictures").iterdir()}
+    assert pictures == {"mean_000.png", "mean_002.png", "mean_004.png", "mean_006.png", "learning.gif", "loss.png"}
+    with Image.open(folder / "pictures" / "learning.gif") as animation:
+        assert animation.n_frames == 4
+    from safetensors.numpy import load_file
+
+    np.testing.assert_array_equal(load_file(folder / "model.safetensors")["mean"], state.variables["params"]["mean"])
+
+
+def test_the_last_few_checkpoints_are_kept(tmp_path):
+    tiny.main(tiny.Config(out=tmp_path / "run", keep=2))
+    names = [path.name for path in checkpoint.numbered(tmp_path / "run" / "checkpoints")]
+    assert names == ["00000030", "00000036"]
+
+
+def test_the_untrained_model_is_saved_first(tmp_path):
+    tiny.main(tiny.Config(out=tmp_path / "run", keep=100, save_every=4))
+    names = [path.name for path in checkpoint.numbered(tmp_path / "run" / "checkpoints")]
+    assert names == ["00000000", "00000024", "00000036"]
+
+
+def test_more_epochs_continue_to_the_same_result(through, tmp_path):
+    folder, state, history = through
+    tiny.main(tiny.Config(out=tmp_path / "run", epochs=3))
+    assert (tmp_path / "run" / "pictures" / "mean_003.png").exists()  # drawn as the last; no frame of six epochs
+    again, longer = tiny.main(tiny.Config(out=tmp_path / "run", epochs=6, resume=True))
+    assert bits(again) == bits(state)
+    assert longer["loss"] == history["loss"]
+    assert contents(tmp_path / "run") == contents(folder)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["options"]["epochs"] == 6
+
+
+@pytest.mark.parametrize("at", [1, 5, 6, 7, 13])
+def test_a_run_stopped_at_any_step_goes_on_to_the_same_result(through, tmp_path, monkeypatch, at):
+    """Also in the middle of an epoch (there are six steps in one), with the log and the pictures as they belong."""
+    folder, state, _ = through
+    out = tmp_path / "run"
+    slices = run.training.slices
+
+    def stopping(*args, **options):
+        for number, piece in enumerate(slices(*args, **options, seconds=0), start=1):
+            if number == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield piece
+
+    monkeypatch.setattr(run.training, "slices", stopping)
+    with pytest.raises(run.Interrupted, match="stopped and saved"):
+        tiny.main(tiny.Config(out=out, save_every=100))
+    monkeypatch.undo()
+    again, _ = tiny.main(tiny.Config(out=out, resume=True))
+    assert bits(again) == bits(state)
+    assert contents(out) == contents(folder)
+
+
+def test_what_is_later_than_the_checkpoint_is_dropped(through, tmp_path):
+    """As after a crash: the log and the pictures are ahead of the newest checkpoint."""
+    folder, state, _ = through
+    out = tmp_path / "run"
+    shutil.copytree(folder, out)
+    (out / "model.safetensors").unlink()
+    shutil.rmtree(out / "checkpoints" / "00000036")
+    shutil.rmtree(out / "checkpoints" / "00000030")
+    with (out / "metrics.jsonl").open("a") as log:
+        log.write('{"epoch": 7, "lo')
+    again, _ = tiny.main(tiny.Config(out=out, resume=True))
+    assert bits(again) == bits(state)
+    assert contents(out) == contents(folder)
+
+
+def test_asking_again_redoes_nothing(through, tmp_path, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(through[0], out)
+    before = snapshot(out)
+    _, history = tiny.main(tiny.Config(out=out, resume=True))
+    assert "already at epoch 6; nothing to do" in capsys.readouterr().out
+    assert snapshot(out) == before
+    assert history["loss"] == through[2]["loss"]
+
+
+def test_a_damaged_checkpoint_is_set_aside(through, tmp_path, capsys):
+    folder, state, _ = through
+    out = tmp_path / "run"
+    shutil.copytree(folder, out)
+    (out / "model.safetensors").unlink()
+    newest = checkpoint.numbered(out / "checkpoints")[-1]
+    victim = max((newest / "state").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 4
+    victim.write_bytes(content)
+    again, _ = tiny.main(tiny.Config(out=out, resume=True))
+    assert "set aside as damaged-00000036" in capsys.readouterr().err
+    assert (out / "checkpoints" / "damaged-00000036").is_dir()
+    assert bits(again) == bits(state)
+    assert contents(out) == contents(folder)
+
+
+def test_two_runs_are_the_same_to_the_last_bit_and_another_seed_is_not(through, tmp_path):
+    tiny.main(tiny.Config(out=tmp_path / "again"))
+    assert contents(tmp_path / "again") == contents(through[0])
+    tiny.main(tiny.Config(out=tmp_path / "other", seed=1))
+    assert contents(tmp_path / "other")["history"] != contents(through[0])["history"]
+
+
+def test_load_gives_a_notebook_what_was_trained(through):
+    trained = jaxgen.load(through[0])
+    assert bits(trained.variables) == bits(through[1].variables)
+    assert trained.config.learning_rate == 0.1
+    assert trained.recipe.noise(jax.random.key(0), 3).shape == (3, 8, 8, 1)
+
+
+def test_a_value_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, capsys):
+    data = tiny.points()
+    data[3] = np.inf
+    monkeypatch.setattr(tiny, "points", lambda: data)
+    status, _, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"))
+    assert status == 1
+    assert re.fullmatch(r"error: a value is not finite since epoch 1, step \d\n", err)
+    assert [path.name for path in checkpoint.numbered(tmp_path / "run" / "checkpoints")] == ["00000000"]
+
+
+def test_a_plain_line_an_epoch_and_the_results_at_the_end(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    status, text, err = call(monkeypatch, capsys, "--out", str(out), "--epochs", "2")
+    assert (status, err) == (0, "")
+    lines = text.splitlines()
+    assert re.fullmatch(r"epoch 1/2  loss \d\.\d{4}  [\d,.]+ steps/s  \d+:\d\d left", lines[0])
+    assert lines[1].startswith("epoch 2/2")
+    assert f"run       {out}" in lines
+    assert str(out / "pictures" / "loss.png") in text
+
+
+def test_help_states_defaults(monkeypatch, capsys):
+    status, text, _ = call(monkeypatch, capsys, "--help")
+    assert status == 0
+    for said in (
+        "python -m tests.tiny",
+        "--learning-rate FLOAT",
+        "(default: 0.1)",
+        "--resume",
+        "Passes over the points",
+    ):
+        assert said in text
+
+
+BAD = {
+    "an unknown option": (["--epoch", "3"], "--epoch"),
+    "a value of the wrong type": (["--epochs", "x"], "--epochs"),
+    "a value missing": (["--epochs"], "--epochs"),
+    "no epochs": (["--epochs", "0"], "--epochs 0: must be 1 or more"),
+    "a negative batch": (["--batch-size", "-1"], "--batch-size -1: must be 1 or more"),
+    "a batch larger than the data": (["--batch-size", "23"], "batch size 23: must be from 1 to the 22 examples"),
+    "a learning rate of zero": (["--learning-rate", "0"], "--learning-rate 0.0: must be a number above 0"),
+    "a learning rate that is none": (["--learning-rate", "nan"], "--learning-rate nan: must be a number above 0"),
+    "an infinite learning rate": (["--learning-rate", "inf"], "--learning-rate inf: must be a number above 0"),
+    "a negative seed": (["--seed", "-1"], "--seed -1: must be 0 or more"),
+    "zero where none is meant": (["--limit", "0"], "--limit 0: must be 1 or more"),
+    "no checkpoint kept": (["--keep", "0"], "--keep 0: must be 1 or more"),
+    "a device that is not there": (["--device", "gpu"], "--device gpu: there is no such device; here: cpu:0"),
+    "a device of too high a number": (["--device", "cpu:99"], "--device cpu:99: there is no such device"),
+    "a word that is no option": (["train"], "train"),
+}
+
+
+@pytest.mark.parametrize("case", BAD, ids=str)
+def test_bad_options(tmp_path, monkeypatch, capsys, case):
+    arguments, said = BAD[case]
+    status, out, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"), *arguments)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert said in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def holds_a_run(folder: Path) -> list[str]:
+    return []
+
+
+def is_a_file(folder: Path) -> list[str]:
+    shutil.rmtree(folder)
+    folder.write_text("mine")
+    return []
+
+
+def is_below_a_file(folder: Path) -> list[str]:
+    is_a_file(folder)
+    return ["--out", str(folder / "below")]
+
+
+def holds_other_files(folder: Path) -> list[str]:
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("mine")
+    return []
+
+
+def cannot_be_made(folder: Path) -> list[str]:
+    return ["--out", "/proc/nowhere/run"]
+
+
+def nothing_to_resume(folder: Path) -> list[str]:
+    shutil.rmtree(folder)
+    return ["--resume"]
+
+
+def another_experiment(folder: Path) -> list[str]:
+    edit(folder, lambda found: found.update(experiment="experiments.other"))
+    return ["--resume"]
+
+
+def changed_setting(folder: Path) -> list[str]:
+    return ["--resume", "--learning-rate", "0.2"]
+
+
+def changed_tuple(folder: Path) -> list[str]:
+    return ["--resume", "--kind", "c"]
+
+
+def other_data(folder: Path) -> list[str]:
+    edit(folder, lambda found: found.update(data_sha256="0" * 64))
+    return ["--resume"]
+
+
+def cut_config(folder: Path) -> list[str]:
+    (folder / "config.json").write_text((folder / "config.json").read_text()[:50])
+    return ["--resume"]
+
+
+def unknown_option_stored(folder: Path) -> list[str]:
+    edit(folder, lambda found: found["options"].update(dropout=0.5))
+    return ["--resume"]
+
+
+def option_of_another_type(folder: Path) -> list[str]:
+    edit(folder, lambda found: found["options"].update(batch_size="four"))
+    return ["--resume"]
+
+
+def option_out_of_range(folder: Path) -> list[str]:
+    edit(folder, lambda found: found["options"].update(batch_size=0))
+    return ["--resume"]
+
+
+def no_checkpoint(folder: Path) -> list[str]:
+    shutil.rmtree(folder / "checkpoints")
+    return ["--resume", "--epochs", "9"]
+
+
+def no_whole_checkpoint(folder: Path) -> list[str]:
+    for path in checkpoint.numbered(folder / "checkpoints"):
+        (path / "about.json").unlink()
+    return ["--resume", "--epochs", "9"]
+
+
+def checkpoint_of_another_recipe(folder: Path) -> list[str]:
+    for path in checkpoint.numbered(folder / "checkpoints"):
+        about = json.loads((path / "about.json").read_text())
+        about["tree"][".state.variables['params']['mean']"] = "float32[7, 7, 1]"
+        (path / "about.json").write_text(json.dumps(about))
+        (path / "manifest.json").write_text(json.dumps(checkpoint.sums(path)))
+    return ["--resume"]
+
+
+def fewer_epochs_than_there_are(folder: Path) -> list[str]:
+    (folder / "model.safetensors").unlink()
+    return ["--resume", "--epochs", "2"]
+
+
+def edit(folder: Path, change) -> None:
+    found = json.loads((folder / "config.json").read_text())
+    change(found)
+    (folder / "config.json").write_text(json.dumps(found))
+
+
+FOLDERS = {
+    holds_a_run: "already holds a run; --resume goes on with it",
+    is_a_file: "is not a folder",
+    is_below_a_file: "is not a folder",
+    holds_other_files: "holds other files",
+    cannot_be_made: "cannot be written",
+    nothing_to_resume: "no run to go on with",
+    another_experiment: "holds a run of experiments.other, not tests.tiny",
+    changed_setting: "--learning-rate 0.2: the run in",
+    changed_tuple: "--kind ('c',): the run in",
+    other_data: "started on other data",
+    cut_config: "not a run's configuration",
+    unknown_option_stored: "option 'dropout' is not known",
+    option_of_another_type: "batch_size is 'four'",
+    option_out_of_range: "--batch-size 0: must be 1 or more",
+    no_checkpoint: "no checkpoint to go on from",
+    no_whole_checkpoint: "nothing was deleted",
+    checkpoint_of_another_recipe: "not a checkpoint of this recipe: .state.variables['params']['mean']",
+    fewer_epochs_than_there_are: "is past that already",
+}
+
+
+@pytest.mark.parametrize("prepare", FOLDERS, ids=lambda prepare: prepare.__name__)
+def test_bad_folders(through, tmp_path, monkeypatch, capsys, prepare):
+    folder = tmp_path / "run"
+    shutil.copytree(through[0], folder)
+    arguments = prepare(folder)
+    before = snapshot(tmp_path)
+    status, out, err = call(monkeypatch, capsys, "--out", str(folder), *arguments)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert FOLDERS[prepare] in err
+    after = {name: found for name, found in snapshot(tmp_path).items() if not name.endswith(".lock")}
+    assert after == {name: found for name, found in before.items() if not name.endswith(".lock")}
+
+
+def test_a_folder_that_is_not_writable(tmp_path, monkeypatch, capsys):
+    """The permissions of root do not stop root, so the answer of the system is given here."""
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: False if Path(path) == tmp_path else real(path, mode))
+    status, _, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"))
+    assert status == 2
+    assert f"{tmp_path} is not writable" in err
+
+
+def test_no_room_on_the_disk_ends_with_one_line_and_keeps_the_checkpoints(tmp_path, monkeypatch, capsys):
+    save = checkpoint.save
+
+    def full(folder, number, *args, **options):
+        if number >= 12:
+            raise OSError(28, "No space left on device")
+        return save(folder, number, *args, **options)
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    status, _, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"))
+    assert status == 1
+    assert err == "error: [Errno 28] No space left on device\n"
+    assert [path.name for path in checkpoint.numbered(tmp_path / "run" / "checkpoints")] == ["00000000", "00000006"]
+
+
+def launch(folder: Path, *arguments: str) -> subprocess.Popen:
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled")}
+    words = [sys.executable, "-m", "tests.tiny", "--out", str(folder), "--save-every", "100000", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(words, cwd=ROOT, env=environment, text=True, **pipes)
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come to that"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_saves_and_says_how_to_go_on(tmp_path, number, status):
+    folder = tmp_path / "run"
+    process = launch(folder, "--epochs", "100000", "--sample-every", "100000")
+    wait_for(lambda: (folder / "metrics.jsonl").exists())
+    second = launch(folder, "--resume")  # while the first is at work
+    out, err = second.communicate(timeout=60)
+    assert (second.returncode, out) == (2, "")
+    assert "another process is at work on this run" in err
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    said = re.fullmatch(r"stopped and saved after (\d+) epochs and (\d+) steps; to go on: (.*)\n", err)
+    assert said
+    assert said[3] == f"python -m tests.tiny --out {folder} --resume"
+    newest = checkpoint.numbered(folder / "checkpoints")[-1]
+    assert checkpoint.verify(newest)["epoch"] == int(said[1])
+    going_on = launch(folder, "--resume", "--epochs", str(int(said[1]) + 2))
+    out, err = going_on.communicate(timeout=60)
+    assert (going_on.returncode, err) == (0, "")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == list(range(1, int(said[1]) + 3))
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    folder = tmp_path / "run"
+    process = launch(folder, "--epochs", "100000", "--sample-every", "100000")
+    wait_for(lambda: (folder / "metrics.jsonl").exists())
+    process.send_signal(signal.SIGSTOP)  # so that both are pending when it looks
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode in {130, -signal.SIGINT}
