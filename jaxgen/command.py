@@ -49,7 +49,7 @@ def say_why(error: Exception, status: int) -> int:
 
 
 def interrupt(number: int, frame: types.FrameType | None) -> NoReturn:
-    raise Interrupted(number, "stopped before the training began; nothing to save")
+    raise Interrupted(number, "stopped; what was saved is whole, and the same command with --resume goes on from there")
 
 
 def configuration(config_class: type[ConfigT], description: str, arguments: list[str]) -> ConfigT:

@@ -66,10 +66,7 @@ class Config:
 
     def stored(self) -> dict[str, Any]:
         """Every option as JSON has it."""
-        return {
-            name: list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
-            for name, value in dataclasses.asdict(self).items()
-        }
+        return {name: to_json(value) for name, value in dataclasses.asdict(self).items()}
 
     def under(self, stored: dict[str, Any], where: Path) -> Self:
         """This configuration with the stored options as they are in `where`; `out` and `resume` stay."""
@@ -78,10 +75,9 @@ class Config:
             raise InputError(
                 f"{where}: option {unknown[0]!r} is not known or not there; put the file back as it was written"
             )
-        defaults = type(self)()
+        defaults, hints = type(self)(), typing.get_type_hints(type(self))
         for name in fields.keys() - {"out", "resume"}:
-            value = tuple(stored[name]) if isinstance(stored[name], list) else stored[name]
-            default = getattr(defaults, name)
+            value, default = from_json(stored[name], hints[name]), getattr(defaults, name)
             if type(value) is not type(default) and not (default is None or value is None or type(default) is float):
                 raise InputError(f"{where}: {name} is {value!r}; put the file back as it was written")
             fields[name] = value
@@ -100,6 +96,19 @@ def marks(hint: Any) -> list[Any]:
     return own + [mark for part in typing.get_args(hint) for mark in marks(part) if not isinstance(part, str)]
 
 
+def to_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [to_json(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_json(value: Any, hint: Any) -> Any:
+    """A stored option as its Config has it: JSON knows neither tuples nor paths."""
+    if isinstance(value, list):
+        return tuple(from_json(part, hint) for part in value)
+    return Path(value) if isinstance(value, str) and "Path" in str(hint) else value
+
+
 def option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
@@ -110,3 +119,13 @@ def check_bound(name: str, value: Any, bound: Bound) -> None:
             raise InputError(f"{name} {number}: must be a number above {bound.low:g}")
         if not bound.open and not number >= bound.low:
             raise InputError(f"{name} {number}: must be {bound.low:g} or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(Config):
+    """A configuration of what learns from images."""
+
+    data: str = "digits"
+    """What to learn from: digits, faces, mnist, fashion_mnist, cifar10, tfds:NAME or folder:PATH."""
+    skip_bad: bool = False
+    """Leave out a folder's unreadable images, and list them, instead of refusing the folder."""

@@ -10,6 +10,7 @@ runs/NAME/
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import io
@@ -22,7 +23,7 @@ import sys
 import time
 import types
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ from jaxgen.stored import Found, check_same_experiment, newest_good, read_config
 from jaxgen.training import Carry, PyTree, Recipe, Source
 
 History = dict[str, list[float]]
-Drawing = tuple[int, Callable[[int, PyTree], None]]  # (n, draw): draw(finished epochs, state) every n epochs
+When = int | Sequence[int]  # every n epochs from 0 on, or after these; and always at the end
+Drawing = tuple[When, Callable[[int, PyTree], None]]  # draw(finished epochs, state)
 
 
 class Interrupted(Exception):
@@ -65,18 +67,24 @@ def start(config: Config, data: Source) -> Iterator["Run"]:
     device = find_device(config.device)
     data_sha256 = digest(data.arrays)
     folder = config.folder
-    stored = read_config(folder)
-    found = check_same_run(config, stored, data_sha256) if config.resume else None
-    if found is None:
-        check_new_folder(folder, stored)
+    if config.resume:
+        check_same_run(config, data_sha256)
+    else:
+        check_new_folder(folder)
+    found = newest_checkpoint(config) if config.resume else None
     with jax.default_device(device), locked(folder), Progress() as progress:
         run = Run(config, data, progress, found)
         if not run.already_done:
-            about = {"experiment": config.module, "options": config.stored(), "data_sha256": data_sha256}
-            write_json(folder / "config.json", about)
-            write_json(folder / "environment.json", environment(config))
+            describe(config, data_sha256)
         yield run
         run.finish()
+
+
+def describe(config: Config, data_sha256: str) -> None:
+    """Write `config.json` and `environment.json`."""
+    about = {"experiment": config.module, "options": config.stored(), "data_sha256": data_sha256}
+    write_json(config.folder / "config.json", about)
+    write_json(config.folder / "environment.json", environment(config))
 
 
 def find_device(name: str) -> jax.Device:
@@ -89,8 +97,8 @@ def find_device(name: str) -> jax.Device:
         raise InputError(f"--device {name}: there is no such device; here: {here}") from error
 
 
-def check_new_folder(folder: Path, stored: dict[str, Any] | None) -> None:
-    if stored is not None:
+def check_new_folder(folder: Path) -> None:
+    if read_config(folder) is not None:
         raise InputError(f"{folder} already holds a run; --resume goes on with it, --out names another folder")
     if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise InputError(f"{folder} holds other files; --out names another folder")
@@ -101,14 +109,20 @@ def check_new_folder(folder: Path, stored: dict[str, Any] | None) -> None:
         raise InputError(f"{nearest} is not writable; --out names another folder")
 
 
-def check_same_run(config: Config, stored: dict[str, Any] | None, data_sha256: str) -> Found:
-    """The checkpoint to go on from."""
-    folder = config.folder
+def check_same_run(config: Config, data_sha256: str) -> None:
+    folder, stored = config.folder, read_config(config.folder)
     if stored is None:
         raise InputError(f"{folder}: no run to go on with; leave --resume out to start one")
     check_same_experiment(config, stored)
     if stored.get("data_sha256") != data_sha256:
         raise InputError(f"{folder}: the run was started on other data; give it the same, or start another with --out")
+
+
+def newest_checkpoint(config: Config) -> Found | None:
+    """The checkpoint to go on from; None where the run was stopped before it had one."""
+    folder = config.folder
+    if not (folder / "metrics.jsonl").exists() and not checkpoint.numbered(folder / "checkpoints"):
+        return None
     found = newest_good(folder)
     if found.about["epoch"] > config.epochs > finished_epochs(folder):
         raise InputError(f"--epochs {config.epochs}: the run in {folder} is past that already; ask for more")
@@ -119,7 +133,7 @@ def finished_epochs(folder: Path) -> int:
     """The epochs after which the run in the folder was finished and its weights written; 0 if it was not."""
     from safetensors import safe_open
 
-    path = next(folder.glob("*.safetensors"), None)
+    path = next((path for path in folder.glob("*.safetensors") if not epoch_of(path)), None)
     if path is None:
         return 0
     with safe_open(path, "numpy") as file:
@@ -173,6 +187,39 @@ def git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
+class Group:
+    """Several runs of one configuration, each in a folder of its own below the group's; as `start_group` gives it."""
+
+    def __init__(self, config: Config, data: Source) -> None:
+        self.config = config
+        self.data = data
+
+    def start(self, name: str, **changes: Any) -> contextlib.AbstractContextManager["Run"]:
+        """`start` the run `name`, with these options changed; it is gone on with if it had begun."""
+        folder = self.config.folder / name
+        resume = self.config.resume and read_config(folder) is not None
+        return start(dataclasses.replace(self.config, out=folder, resume=resume, **changes), self.data)
+
+    def picture(self, name: str, image: Image.Image) -> None:
+        """Write `NAME.png` beside the runs' folders."""
+        write(self.config.folder / f"{name}.png", encoded(image, "PNG"))
+
+
+@contextlib.contextmanager
+def start_group(config: Config, data: Source) -> Iterator[Group]:
+    """The folder of several runs, new or gone on with, under the conditions of `start`."""
+    training.check_batch_size(config.batch_size, data.size)
+    find_device(config.device)
+    data_sha256 = digest(data.arrays)
+    if config.resume:
+        check_same_run(config, data_sha256)
+    else:
+        check_new_folder(config.folder)
+    with locked(config.folder):
+        describe(config, data_sha256)
+        yield Group(config, data)
+
+
 class Run:
     """A run under way, as `start` gives it."""
 
@@ -212,8 +259,8 @@ class Run:
         """Train to `config.epochs`, from the newest checkpoint if the run is resumed.
 
         Args:
-            drawings: pairs (n, draw); `draw(epoch, state)` is called at epoch 0 (untrained), every n epochs and at the
-                last.
+            drawings: pairs (when, draw); `draw(epoch, state)` is called at epoch 0 (untrained), every n epochs and at
+                the last, or at given epochs and the last.
             weights: variables to start from, in place of the recipe's initialisation.
 
         Returns:
@@ -276,8 +323,8 @@ class Run:
                 self.history.setdefault(name, []).append(value)
 
     def draw(self, epoch: int, state: PyTree, drawings: Sequence[Drawing]) -> None:
-        for period, draw in drawings:
-            if epoch % period == 0 or epoch == self.config.epochs:
+        for when, draw in drawings:
+            if due(when, epoch) or epoch == self.config.epochs:
                 draw(epoch, state)
 
     def save(self, carry: Carry, epoch: int, step: int, seconds: float) -> None:
@@ -313,7 +360,7 @@ class Run:
         """Drop pictures of later epochs, and those that were drawn only because the run ended there."""
         for path in (self.folder / "pictures").rglob("*.png"):
             drawn = epoch_of(path)
-            only_as_last = drawn == ended != self.config.epochs and all(drawn % period for period, _ in drawings)
+            only_as_last = drawn == ended != self.config.epochs and not any(due(when, drawn) for when, _ in drawings)
             if drawn > epoch or only_as_last:
                 path.unlink()
 
@@ -344,15 +391,29 @@ class Run:
             f"to go on: python -m {self.config.module}{out} --resume",
         )
 
+    def results(self, figures: Mapping[str, float]) -> None:
+        """Figures of the trained model, into `results.json` and onto the screen."""
+        if not self.already_done:
+            write_json(self.folder / "results.json", {name: float(value) for name, value in figures.items()})
+            self.progress.close()
+            print("  ".join(f"{name} {float(value):.5g}" for name, value in figures.items()), flush=True)
+
+    def weights(self, variables: PyTree, suffix: str = "") -> None:
+        """Write each network's weights under PyTorch's names: `generator_010.safetensors` with the suffix `_010`."""
+        about = {"experiment": self.config.module, **self.config.stored()}
+        for name, network in networks(variables).items():
+            tensors = torch_weights.flatten(network)
+            write(self.folder / f"{name}{suffix}.safetensors", torch_weights.to_safetensors(tensors, about))
+
     def finish(self) -> None:
         """Write the weights, the last act of a run: they mark it as finished. Name what there is to look at."""
-        if self.already_done:
-            return
-        about = {"experiment": self.config.module, **self.config.stored()}
-        for name, variables in networks(self.trained).items():
-            tensors = torch_weights.flatten(variables)
-            write(self.folder / f"{name}.safetensors", torch_weights.to_safetensors(tensors, about))
-        self.progress.results(self.folder, self.config.epochs, self.history)
+        if not self.already_done:
+            self.weights(self.trained)
+            self.progress.results(self.folder, self.config.epochs, self.history)
+
+
+def due(when: When, epoch: int) -> bool:
+    return epoch % when == 0 if isinstance(when, int) else epoch in when
 
 
 def networks(variables: PyTree) -> dict[str, PyTree]:

@@ -49,7 +49,7 @@ def to_safetensors(tensors: dict[str, np.ndarray], about: Mapping[str, Any] | No
     """Named tensors in the safetensors format, with `about` as JSON in the header."""
     from safetensors.numpy import save
 
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     return save(contiguous, {"config": json.dumps(about or {}, sort_keys=True)})
 
 

@@ -26,14 +26,10 @@ def interval(values: Sequence[float]) -> list[float] | None:
     return [ordered[k - 1], ordered[-k]] if k else None
 
 
-def compared(ours: Sequence[float], rivals: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Our times and the rivals', round by round, and how many times faster ours is than the best rival."""
-    spreads = {name: spread(values) for name, values in rivals.items()}
+def compared(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """The systems' times, round by round, and how many times faster the first of them is than the best of the others."""
+    ours, *rivals = seconds
+    spreads = {name: spread(values) for name, values in seconds.items()}
     best = min(rivals, key=lambda name: spreads[name]["median"])
-    ratios = [theirs / own for own, theirs in zip(ours, rivals[best], strict=True)]
-    return {
-        "jaxgen": spread(ours),
-        **spreads,
-        "better_pytorch": best,
-        "times_faster": {**spread(ratios), "interval_95": interval(ratios)},
-    }
+    ratios = [theirs / own for own, theirs in zip(seconds[ours], seconds[best], strict=True)]
+    return {**spreads, "best_rival": best, "times_faster": {**spread(ratios), "interval_95": interval(ratios)}}

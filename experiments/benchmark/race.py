@@ -84,24 +84,20 @@ def race_training(ours: Jaxgen, rivals: Mapping[str, PyTorch], effort: Effort) -
     with Stopwatch().compiling() as stopwatch:
         steps = turn_length(ours, effort.training)
     compiling = {OURS: stopwatch.spent["compiling"]}
-    first = {name: timed(rival.train, steps) for name, rival in rivals.items()}
-    own, others = take_turns(ours.train, {name: rival.train for name, rival in rivals.items()}, steps, effort.rounds)
-    if COMPILED in rivals:  # PyTorch compiles at the first steps, so that is what they took longer
-        compiling[COMPILED] = steps * (first[COMPILED] - statistics.median(others[COMPILED]))
+    turns = {name: rival.train for name, rival in rivals.items()}
+    first = take_turns(turns, steps, 1)
+    a_step = take_turns({OURS: ours.train, **turns}, steps, effort.rounds)
+    if COMPILED in rivals:  # it compiles at the first steps: that is how much longer they took
+        compiling[COMPILED] = steps * (first[COMPILED][0] - statistics.median(a_step[COMPILED]))
     return {
         "steps_per_epoch": ours.steps,
         "steps_per_turn": steps,
         "compile_seconds": compiling,
-        "seconds_per_epoch": compared(
-            [each * ours.steps for each in own],
-            {name: [each * ours.steps for each in seconds] for name, seconds in others.items()},
-        ),
+        "seconds_per_epoch": compared({name: [ours.steps * each for each in a_step[name]] for name in a_step}),
     }
 
 
-def race_generation(
-    ours: Jaxgen, rivals: Mapping[str, PyTorch], given: np.ndarray, effort: Effort
-) -> dict[str, Any]:
+def race_generation(ours: Jaxgen, rivals: Mapping[str, PyTorch], given: np.ndarray, effort: Effort) -> dict[str, Any]:
     """Seconds from what is given to the images."""
 
     def repeated(system: Jaxgen | PyTorch) -> Turn:
@@ -110,14 +106,12 @@ def race_generation(
                 system.generate(given)
             return times
 
-        turn(1)  # compiles
         return turn
 
-    generate = repeated(ours)
-    times = max(1, round(effort.generating / timed(generate, 1)))
-    return compared(
-        *take_turns(generate, {name: repeated(rival) for name, rival in rivals.items()}, times, effort.rounds)
-    )
+    turns = {name: repeated(system) for name, system in {OURS: ours, **rivals}.items()}
+    take_turns(turns, 1, 1)  # compiles
+    times = max(1, round(effort.generating / take_turns(turns, 1, 1)[OURS][0]))
+    return compared(take_turns(turns, times, effort.rounds))
 
 
 def turn_length(ours: Jaxgen, seconds: float) -> int:
@@ -136,24 +130,14 @@ def turn_length(ours: Jaxgen, seconds: float) -> int:
     return ours.steps
 
 
-def take_turns(
-    ours: Turn, rivals: Mapping[str, Turn], amount: int, rounds: int
-) -> tuple[list[float], dict[str, list[float]]]:
-    """Seconds for each unit of the amount, round by round. In a round all do as much as ours did."""
-    own: list[float] = []
-    others: dict[str, list[float]] = {name: [] for name in rivals}
+def take_turns(turns: Mapping[str, Turn], amount: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds for one unit of the amount, round by round. In each round all do as much as the first of them did."""
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(rounds):
         done = amount
-
-        def timed_ours(amount: int) -> int:
-            return 0
-
-    return own, others
-
-
-def timed(turn: Turn, amount: int) -> float:
-    """Seconds that a turn takes for each unit of the amount."""
-    time.sleep(0.05)  # threads of the turn before, which wait for work for a while, have gone to sleep
-    began = time.perf_counter()
-    done = turn(amount)
-    return (time.perf_counter() - began) / done
+        for name, turn in turns.items():
+            time.sleep(0.05)  # threads of the turn before, which wait for more work for a while, have gone to sleep
+            began = time.perf_counter()
+            done = turn(done)
+            seconds[name].append((time.perf_counter() - began) / done)
+    return seconds

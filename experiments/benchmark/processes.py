@@ -1,0 +1,125 @@
+"""What is measured in a process of its own: peak memory, and a whole command from its start.
+
+The functions with a leading `measure` start `python -m experiments.benchmark.processes …` and read its last line.
+That process imports nothing before its clock runs.
+"""
+
+import importlib
+import inspect
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from experiments.benchmark.stopwatch import Stopwatch
+
+
+def measure_memory(which: str, name: str) -> int:
+    """The peak of the resident set, in bytes, of a system that trains an epoch on ten batches of images."""
+    return int(child("memory", which, name)["peak_bytes"])
+
+
+def measure_starts(command: tuple[str, ...], times: int) -> dict[str, list[float]]:
+    """Seconds from a command to the end of its first training step, with an empty compilation cache and a filled one."""
+    seconds: dict[str, list[float]] = {"cold": [], "warm": []}
+    for _ in range(times):
+        with tempfile.TemporaryDirectory() as cache:
+            for kind in seconds.values():
+                began = time.time()
+                kind.append(run_command("start", command, cache)["ended"] - began)
+    return seconds
+
+
+def measure_command(command: tuple[str, ...]) -> dict[str, float]:
+    """Seconds that a command takes with an empty compilation cache, and the parts they went to."""
+    with tempfile.TemporaryDirectory() as cache:
+        began = time.time()
+        found = run_command("whole", command, cache)
+        return {"total": time.time() - began, **found["parts"]}
+
+
+def run_command(how_far: str, command: tuple[str, ...], cache: str) -> dict[str, Any]:
+    """Run an experiment's command, with JAX's persistent cache set up as `jaxgen.command` does but in this folder."""
+    settings = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+    with tempfile.TemporaryDirectory() as folder:
+        return child(how_far, *command, "--out", f"{folder}/run", **settings)
+
+
+def child(*arguments: str, **environment: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.benchmark.processes", *arguments],
+        env={**os.environ, **environment}, capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments)}: {done.stderr or done.returncode}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def train_for_memory(which: str, name: str) -> dict[str, int]:
+    from experiments.benchmark import cases, race
+
+    case = cases.CASES[name]()
+    images = cases.random_images((10 * case.batch_size, *case.shape))
+    if which == race.OURS:
+        ours = race.Jaxgen(case, images)
+        ours.train(ours.steps)
+    else:
+        rival = race.PyTorch(name, case.floats(images), compile=which == race.COMPILED)
+        rival.train(len(rival.training.loader))
+    return {"peak_bytes": peak_bytes()}
+
+
+def peak_bytes() -> int:
+    """Not `ru_maxrss` on Linux: there it is at least that of the process which started this one."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def follow_command(how_far: str, module: str, options: list[str]) -> dict[str, Any]:
+    """Do what `python -m MODULE OPTIONS` does, to its end or to that of its first training step."""
+    stopwatch = Stopwatch()
+    with stopwatch.part("importing"):
+        experiment = importlib.import_module(module)
+    from experiments.benchmark import cases
+    from jaxgen import checkpoint, data, pictures, run, training
+    from jaxgen.command import command
+
+    data.load = cases.load
+    drawing = [(pictures, name) for name, _ in inspect.getmembers(pictures, inspect.isfunction)]
+    for owner, name in [*drawing, (run.Run, "draw"), (run.Run, "picture"), (run.Run, "animation")]:
+        stopwatch.watch(owner, name, "drawing")
+    stopwatch.watch(run.Run, "train", "training")
+    stopwatch.watch(checkpoint, "save", "saving")
+    slices = training.slices
+
+    def first_slice(*arguments: Any, **options: Any) -> NoReturn:
+        next(slices(*arguments, **options))
+        raise SystemExit
+
+    if how_far == "start":
+        training.slices = first_slice
+    sys.argv = [module, *options]
+    with stopwatch.compiling():
+        try:
+            command(experiment.main, experiment.Config)
+        except SystemExit as end:
+            if end.code:
+                raise
+    ended = time.time()
+    stopwatch.settle()
+    return {"ended": ended, "parts": stopwatch.spent}
+
+
+if __name__ == "__main__":
+    kind, first, *others = sys.argv[1:]
+    found = train_for_memory(first, *others) if kind == "memory" else follow_command(kind, first, others)
+    print(json.dumps(found))

@@ -1,0 +1,118 @@
+"""The tables that are printed, from the same report that is written as JSON."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from experiments.benchmark.race import COMPILED, EAGER, OURS
+
+SYSTEMS = {OURS: "jaxgen", EAGER: "PyTorch", COMPILED: "torch.compile"}
+NONE = "–"
+
+
+def render(report: dict[str, Any]) -> str:
+    """All of the report that has been measured."""
+    recipes = report["recipes"]
+    parts = [what_was_run, training, generation, starting_and_memory]
+    sections = [machine(report), *(part(recipes) for part in parts)]
+    if "whole_command" in report:
+        sections.append(whole_command(report))
+    return "\n\n".join(sections)
+
+
+def machine(report: dict[str, Any]) -> str:
+    about = report["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    threads = f"{about['cpus']} CPUs, {about['pytorch_threads']} threads of PyTorch"
+    return f"{report['date']} · {about['processor']}, {threads}, JAX on {about['jax_device']}\n{versions}"
+
+
+def what_was_run(recipes: dict[str, Any]) -> str:
+    return table(
+        ["recipe", "data", "batch", "steps an epoch", "steps a turn", "turns"],
+        [
+            [
+                name,
+                figures["data"],
+                figures["batch_size"],
+                f"{figures['steps_per_epoch']:,}",
+                f"{figures['steps_per_turn']:,}",
+                len(figures["seconds_per_epoch"][OURS]["each"]),
+            ]
+            for name, figures in recipes.items()
+        ],
+    )
+
+
+def training(recipes: dict[str, Any]) -> str:
+    def row(name: str, figures: dict[str, Any]) -> list[object]:
+        floor = figures["floor"]
+        reached = f"{floor['share_reached']:.0%}"
+        return [name, *race(figures["seconds_per_epoch"], 1), duration(floor["seconds_per_epoch"]), reached]
+
+    heads = [*SYSTEMS.values(), "times faster", "floor", "reached"]
+    title = "Training: seconds an epoch, median (quartiles); times faster than the better PyTorch [95 % interval]"
+    return f"{title}\n" + table(["recipe", *heads], [row(*item) for item in recipes.items()])
+
+
+def generation(recipes: dict[str, Any]) -> str:
+    rows = [
+        [name, figures["generated"], *race(figures["generation_seconds"], 1000)] for name, figures in recipes.items()
+    ]
+    title = "Generation: milliseconds, median (quartiles)"
+    return f"{title}\n" + table(["recipe", "what", *SYSTEMS.values(), "times faster"], rows)
+
+
+def race(figures: dict[str, Any], unit: float) -> list[str]:
+    """A cell for each system, and one for how many times faster ours is."""
+    cells = [spread(figures[system], unit) if system in figures else NONE for system in SYSTEMS]
+    return [*cells, times_faster(figures["times_faster"])]
+
+
+def starting_and_memory(recipes: dict[str, Any]) -> str:
+    def row(name: str, figures: dict[str, Any]) -> list[object]:
+        compiling, starts, peaks = (figures[part] for part in ("compile_seconds", "start_seconds", "peak_bytes"))
+        return [
+            name,
+            *(duration(compiling[system]) if system in compiling else NONE for system in (OURS, COMPILED)),
+            *(duration(starts[kind]["median"]) if kind in starts else NONE for kind in ("cold", "warm")),
+            *(f"{peaks[system] / 1e6:,.0f}" if system in peaks else NONE for system in SYSTEMS),
+        ]
+
+    title = "Starting: seconds to compile, and from the command to the end of the first step; peak memory in MB"
+    heads = ["compile", "torch.compile", "start, cold", "start, warm", *SYSTEMS.values()]
+    return f"{title}\n" + table(["recipe", *heads], [row(*item) for item in recipes.items()])
+
+
+def whole_command(report: dict[str, Any]) -> str:
+    """One command from start to last picture, and PyTorch's training for the same epochs."""
+    whole = report["whole_command"]
+    parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in whole["seconds"].items() if name != "total")
+    return (
+        f"{whole['command']} with nothing compiled before: {duration(whole['seconds']['total'])} s\n{parts}\n"
+        f"PyTorch, {whole['epochs']} epochs of training alone: {duration(whole['pytorch_training_seconds'])} s"
+    )
+
+
+def spread(figures: dict[str, Any], unit: float) -> str:
+    median, lower, upper = (unit * value for value in [figures["median"], *figures["quartiles"]])
+    return f"{duration(median)} ({duration(lower)}–{duration(upper)})"
+
+
+def times_faster(figures: dict[str, Any]) -> str:
+    interval = figures["interval_95"]
+    return f"{figures['median']:.2f}" + (f" [{interval[0]:.2f}–{interval[1]:.2f}]" if interval else "")
+
+
+def duration(value: float) -> str:
+    """Three digits: 0.0912, 5.40, 126."""
+    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    return f"{value:.{max(0, 3 - whole)}f}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Columns as wide as what stands in them; the first to the left, the others to the right."""
+    cells = [list(head), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    place: list[Callable[[str, int], str]] = [str.ljust, *[str.rjust] * (len(head) - 1)]
+    lines = ["  ".join(put(cell, width) for put, cell, width in zip(place, line, widths, strict=True)) for line in cells]
+    return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
