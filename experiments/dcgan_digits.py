@@ -5,25 +5,27 @@ python -m experiments.dcgan_digits --sample 100 --seed 7
 """
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import optax
 
 import jaxgen
-from jaxgen import data, pictures, run
+from jaxgen import data, pictures, run, torch_weights
 from jaxgen.command import command
-from jaxgen.config import Config as BaseConfig
-from jaxgen.config import Count, Free, Positive
+from jaxgen.config import Count, DataConfig, Free, Positive
 from jaxgen.models import dcgan
 from jaxgen.stored import load_for
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(DataConfig):
+    data: str = "digits"
+    """What to draw: digits, mnist, fashion_mnist, cifar10, faces, folder:PATH or tfds:NAME; made gray and 8×8."""
     epochs: Free[Count] = 200
-    """Passes over the 1,797 digits, in all; more of them continue a finished run."""
+    """Passes over the images, in all; more of them continue a finished run."""
     batch_size: Count = 16
-    """Digits a step; the generator learns from twice as many."""
+    """Images a step; the generator learns from twice as many."""
     learning_rate: Positive = 1e-3
     """Adam's, for both networks."""
     sample_every: Count = 20
@@ -32,6 +34,8 @@ class Config(BaseConfig):
     """Epochs from one frame of the animation to the next."""
     save_every: Free[Count] = 20
     """Epochs from one checkpoint to the next; there is always one at the end and when the run is stopped."""
+    weights: tuple[Path, Path] | None = None
+    """Start from these weights, the generator's and the discriminator's, .safetensors or .pth with PyTorch's names."""
     sample: Free[Count | None] = None
     """Train nothing: draw so many digits from the finished run's generator, with --seed, to a PNG and an .npy."""
 
@@ -48,8 +52,11 @@ def main(config: Config) -> None:
     if config.sample is not None:
         draw_samples(config, config.sample)
         return
-    digits = data.load("digits")
-    generator = dcgan.DigitsGenerator()
+    generator, discriminator = dcgan.DigitsGenerator(), dcgan.DigitsDiscriminator()
+    weights = None
+    if config.weights and not config.resume:
+        weights = torch_weights.load_all({"generator": generator, "discriminator": discriminator}, config.weights)
+    digits = data.load(config.data, size=(8, 8), channels=1, skip_bad=config.skip_bad, log=print)
 
     with run.start(config, jaxgen.scaled(digits.images, -1, 1, white=digits.white)) as this_run:
         shape = " × ".join(map(str, digits.images.shape))
@@ -65,8 +72,9 @@ def main(config: Config) -> None:
             samples = dcgan.sample(generator, state.generator, same_z, 64)
             this_run.picture(f"frames/frame_{epoch:03d}", pictures.grid(samples / 2 + 0.5, columns=8))
 
-        _, history = this_run.fit(recipe(config), [(config.sample_every, sheet), (config.frame_every, frame)])
-        this_run.animation("training", "frames/frame")
+        drawings = [(config.sample_every, sheet), (config.frame_every, frame)]
+        _, history = this_run.fit(recipe(config), drawings, weights)
+        this_run.animation("training", this_run.frames("frames/frame"))
         this_run.picture("accuracies", pictures.curves(history, ["accuracy_fake", "accuracy_real"], "accuracy"))
         this_run.picture("errors", pictures.curves(history, ["error_fake", "error_real"], "binary cross-entropy"))
 

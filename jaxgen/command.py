@@ -35,6 +35,9 @@ def command(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> NoR
         main(config)
     except InputError as error:
         status = say_why(error, 2)
+    except BrokenPipeError:  # whoever reads our output, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
     except (OSError, FloatingPointError) as error:
         status = say_why(error, 1)
     except Interrupted as stop:

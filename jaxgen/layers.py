@@ -207,3 +207,46 @@ def recurrent_parameters(layer: LSTM | GRU, width: int, gates: int) -> list[jax.
         "bias_hh_l0": (wide,),
     }
     return [layer.param(name, bounded_uniform(layer.hidden), shape) for name, shape in shapes.items()]
+
+
+def summary(module: nn.Module) -> str:
+    """A table of the module's layers as they follow each other: name, what it is, output shape, parameters.
+
+    For a convolution with the arithmetic of its output's height, from the formula in the layer's docstring.
+    """
+    rows = [("", "input", shape_of(module.input_shape), "", "")]
+
+    def note(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        y = call(*args, **kwargs)
+        layer = context.module
+        if isinstance(layer, Linear | Conv | ConvTranspose | MaxPool | BatchNorm | LSTM | GRU):
+            size = sum(leaf.size for leaf in jax.tree.leaves(layer.variables.get("params", {})))
+            height = arithmetic(layer, args[0].shape[1])
+            rows.append((".".join(layer.path), type(layer).__name__, shape_of(y.shape[1:]), height, f"{size:,}"))
+        return y
+
+    with nn.intercept_methods(note):
+        variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *module.input_shape), jnp.float32))
+    total = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    rows = [("layer", "kind", "output", "height", "parameters"), *rows, ("total", "", "", "", f"{total:,}")]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def shape_of(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+def arithmetic(layer: nn.Module, size: int) -> str:
+    """How a convolution or a pool makes its output's height of `size`."""
+    if isinstance(layer, Conv):
+        k, s, p, d = (pair(value)[0] for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation))
+        return f"⌊({size} + 2·{p} − {d}·({k}−1) − 1)/{s}⌋ + 1"
+    if isinstance(layer, ConvTranspose):
+        k, s, p, d = (pair(value)[0] for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation))
+        extra = f" + {pair(layer.output_padding)[0]}" if pair(layer.output_padding)[0] else ""
+        return f"({size}−1)·{s} − 2·{p} + {d}·({k}−1){extra} + 1"
+    if isinstance(layer, MaxPool):
+        k, s, p = (pair(value)[0] for value in (layer.window, layer.stride or layer.window, layer.padding))
+        return f"⌊({size} + 2·{p} − {k})/{s}⌋ + 1"
+    return ""

@@ -17,6 +17,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -32,11 +33,10 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jaxgen import checkpoint, torch_weights, training
+from jaxgen import checkpoint, pictures, torch_weights, training
 from jaxgen.config import Config
 from jaxgen.durable import sync, write, write_json
 from jaxgen.errors import InputError
-from jaxgen.pictures import grid
 from jaxgen.progress import Progress
 from jaxgen.stored import Found, check_same_experiment, newest_good, read_config
 from jaxgen.training import Carry, PyTree, Recipe, Source
@@ -55,7 +55,7 @@ class Interrupted(Exception):
 
 
 @contextlib.contextmanager
-def start(config: Config, data: Source) -> Iterator["Run"]:
+def start(config: Config, data: Source, group: Config | None = None) -> Iterator["Run"]:
     """A run under this configuration on this data, new or, with `config.resume`, gone on with.
 
     Its folder is made once all is known to be good. At the end the weights are written and the results named.
@@ -73,11 +73,17 @@ def start(config: Config, data: Source) -> Iterator["Run"]:
         check_new_folder(folder)
     found = newest_checkpoint(config) if config.resume else None
     with jax.default_device(device), locked(folder), Progress() as progress:
-        run = Run(config, data, progress, found)
+        run = Run(config, data, progress, found, way_on(group or config))
         if not run.already_done:
             describe(config, data_sha256)
         yield run
         run.finish()
+
+
+def way_on(config: Config) -> str:
+    """The command that goes on with a run that was stopped."""
+    out = f" --out {shlex.quote(str(config.out))}" if config.out else ""
+    return f"python -m {config.module}{out} --resume"
 
 
 def describe(config: Config, data_sha256: str) -> None:
@@ -198,11 +204,11 @@ class Group:
         """`start` the run `name`, with these options changed; it is gone on with if it had begun."""
         folder = self.config.folder / name
         resume = self.config.resume and read_config(folder) is not None
-        return start(dataclasses.replace(self.config, out=folder, resume=resume, **changes), self.data)
+        return start(dataclasses.replace(self.config, out=folder, resume=resume, **changes), self.data, self.config)
 
     def picture(self, name: str, image: Image.Image) -> None:
         """Write `NAME.png` beside the runs' folders."""
-        write(self.config.folder / f"{name}.png", encoded(image, "PNG"))
+        write(self.config.folder / f"{name}.png", pictures.png(image))
 
 
 @contextlib.contextmanager
@@ -223,7 +229,7 @@ def start_group(config: Config, data: Source) -> Iterator[Group]:
 class Run:
     """A run under way, as `start` gives it."""
 
-    def __init__(self, config: Config, data: Source, progress: Progress, found: Found | None) -> None:
+    def __init__(self, config: Config, data: Source, progress: Progress, found: Found | None, way_on: str) -> None:
         self.config = config
         self.folder = config.folder
         self.data = data
@@ -231,6 +237,7 @@ class Run:
         self.history: History = {}
         self.stop_signal: int | None = None
         self.found = found  # the checkpoint to go on from
+        self.way_on = way_on
         self.already_done = found is not None and finished_epochs(self.folder) >= config.epochs
 
     def key(self, use: str, number: int = 0) -> jax.Array:
@@ -242,18 +249,16 @@ class Run:
     def picture(self, name: str, image: Image.Image) -> None:
         """Write `pictures/NAME.png`. A name that ends in `_020` is of epoch 20: a resume from before drops it."""
         if not self.already_done:
-            write(self.folder / "pictures" / f"{name}.png", encoded(image, "PNG"))
+            write(self.folder / "pictures" / f"{name}.png", pictures.png(image))
 
-    def animation(self, name: str, frames: str, frames_a_second: int = 20) -> None:
-        """Write `pictures/NAME.gif` from the pictures `FRAMES_*.png`, in the order of their epochs."""
-        if self.already_done:
-            return
-        paths = sorted((self.folder / "pictures").glob(f"{frames}_*.png"), key=epoch_of)
-        images = [opened(path) for path in paths]
-        gif = encoded(
-            images[0], "GIF", save_all=True, append_images=images[1:], duration=1000 // frames_a_second, loop=0
-        )
-        write(self.folder / "pictures" / f"{name}.gif", gif)
+    def frames(self, name: str) -> list[Image.Image]:
+        """The pictures `NAME_*.png` of this run, in the order of their epochs."""
+        return [opened(path) for path in sorted((self.folder / "pictures").glob(f"{name}_*.png"), key=epoch_of)]
+
+    def animation(self, name: str, frames: Sequence[Image.Image]) -> None:
+        """Write `pictures/NAME.gif`."""
+        if not self.already_done:
+            write(self.folder / "pictures" / f"{name}.gif", pictures.gif(frames))
 
     def fit(self, recipe: Recipe, drawings: Sequence[Drawing] = (), weights: PyTree = None) -> tuple[PyTree, History]:
         """Train to `config.epochs`, from the newest checkpoint if the run is resumed.
@@ -384,11 +389,8 @@ class Run:
             return
         if not saved:
             self.save(carry, epoch, step, seconds)
-        out = f" --out {self.config.out}" if self.config.out else ""
         raise Interrupted(
-            self.stop_signal,
-            f"stopped and saved after {epoch} epochs and {step} steps; "
-            f"to go on: python -m {self.config.module}{out} --resume",
+            self.stop_signal, f"stopped and saved after {epoch} epochs and {step} steps; to go on: {self.way_on}"
         )
 
     def results(self, figures: Mapping[str, float]) -> None:
@@ -451,17 +453,11 @@ def opened(path: Path) -> Image.Image:
         return image.copy()
 
 
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def write_samples(config: Config, samples: jax.Array, columns: int = 16) -> None:
     """Images `[N, H, W, C]` in 0..1, drawn with `config.seed`, as a picture and as an array in the run's `samples/`."""
     array = io.BytesIO()
     np.save(array, np.asarray(samples))
     path = config.folder / "samples" / f"{len(samples)}_of_seed_{config.seed}"
     write(path.with_suffix(".npy"), array.getvalue())
-    write(path.with_suffix(".png"), encoded(grid(samples, columns), "PNG"))
+    write(path.with_suffix(".png"), pictures.png(pictures.grid(samples, columns)))
     print(f"{path.with_suffix('.png')}\n{path.with_suffix('.npy')}", flush=True)

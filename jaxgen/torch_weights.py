@@ -5,7 +5,7 @@ its rank alone: matrices `[out, in]` <-> `[in, out]`, kernels `[out, in, kh, kw]
 """
 
 import json
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,11 @@ def load(module: nn.Module, source: str | Path | Mapping[str, Any]) -> Variables
     check(tensors, wanted, where)
     paths = {name: path for name, (path, _) in by_name(template(module)).items()}
     return unflatten_dict({path: from_torch(name, tensors[name]) for name, path in paths.items()})
+
+
+def load_all(modules: Mapping[str, nn.Module], sources: Iterable[str | Path]) -> dict[str, Variables]:
+    """`load` for the networks of a GAN: {name: module} and a source for each -> {name: variables}."""
+    return {name: load(module, source) for (name, module), source in zip(modules.items(), sources, strict=True)}
 
 
 def template(module: nn.Module) -> Variables:

@@ -70,7 +70,7 @@ def main(config: Config, data: np.ndarray | None = None) -> tuple[State, run.His
             this_run.picture(f"mean_{epoch:03d}", pictures.grid(state.variables["params"]["mean"] + noise, 2))
 
         state, history = this_run.fit(recipe(config), [(config.sample_every, draw)])
-        this_run.animation("learning", "mean")
+        this_run.animation("learning", this_run.frames("mean"))
         this_run.picture("loss", pictures.curves(history, ["loss"], "error"))
         return state, history
 

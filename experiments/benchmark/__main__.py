@@ -9,32 +9,156 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import jax
 import tyro
 
-from experiments.benchmark import processes, race
+from experiments.benchmark import processes, report
 from experiments.benchmark.cases import CASES, GROUPS, at_hand, load
 from experiments.benchmark.figures import spread
 from experiments.benchmark.floor import floor, matmul_rate
-from experiments.benchmark.report import render
+from experiments.benchmark.race import COMPILED, EAGER, OURS, Effort, Jaxgen, PyTorch, race_generation, race_training
 from jaxgen.command import parse, say_why
 from jaxgen.errors import InputError
 from jaxgen.run import git_commit, write_json
 
+QUICK = Effort(rivals=(EAGER,), rounds=6, training=0.5, generating=0.1, starts=0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    recipes: tyro.conf.Positional[tuple[str, ...]] = ()
-    """What to measure; without names, every recipe."""
-    quick: bool = False
+    recipes: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE …")] = ()
+    """What to measure, of dcgan_digits, conv_autoencoder, rnn_lstm, rnn_gru, rnn_complete (both), dcgan_mnist and
+    vae_mnist; without names, everything."""
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Rough figures: fewer and shorter turns, no torch.compile, no memory, no starting times."""
     out: Path = Path("runs/benchmark.json")
-    """The file with all figures."""
+    """The file for all figures."""
 
     module = "experiments.benchmark"
 
 
-@dataclasses.dataclass(frozen=True)
-class Effort(race.Effort)
+def main(options: Options) -> None:
+    """Measure how fast the recipes train and generate here, beside PyTorch."""
+    names = chosen(options.recipes)
+    if importlib.util.find_spec("torch") is None:
+        raise InputError("PyTorch is not installed, and it is what we race against: pip install -e '.[test]'")
+    if options.out.is_dir():
+        raise InputError(f"--out {options.out}: is a folder; name a file")
+    jax.config.update("jax_enable_compilation_cache", False)  # compiling is measured too
+    effort = QUICK if options.quick else Effort()
+    figures: dict[str, Any] = {**surroundings(), "quick": options.quick, "recipes": {}}
+    write_json(options.out, figures)  # if it cannot be written, that is better known now
+    for name in names:
+        figures["recipes"][name] = measure(name, effort)
+        if name == "dcgan_digits" and effort.starts:
+            figures["whole_command"] = whole_command(figures["recipes"][name])
+        write_json(options.out, figures)
+    print(report.render(figures))
+    print(f"\n{options.out}")
+
+
+def chosen(recipes: Sequence[str]) -> list[str]:
+    """The cases that these names stand for, each once, in the table's order."""
+    wanted = [case for name in recipes or CASES for case in GROUPS.get(name, [name])]
+    if unknown := [name for name in wanted if name not in CASES]:
+        raise InputError(f"there is no recipe {unknown[0]!r}: take some of {', '.join([*CASES, *GROUPS])}")
+    return [name for name in CASES if name in wanted]
+
+
+def measure(name: str, effort: Effort) -> dict[str, Any]:
+    """All figures of one recipe."""
+    case = CASES[name]()
+    images = load(case.data, size=case.shape[:2], channels=case.shape[2])
+    floats = case.floats(images)
+    ours = Jaxgen(case, images)
+    rivals = {rival: PyTorch(name, floats, compile=rival == COMPILED) for rival in effort.rivals}
+
+    say(name, "training")
+    rate = matmul_rate()
+    training = race_training(ours, rivals, effort)
+    least = floor(case.recipe, case.source(images), case.batch_size, max(rate, matmul_rate()))
+    say(name, "generating")
+    generation = race_generation(ours, rivals, case.given(floats), effort)
+    starts: dict[str, Any] = {}
+    peaks: dict[str, int] = {}
+    if effort.starts:
+        say(name, "starting")
+        starts = processes.measure_starts(case.command, effort.starts)
+        say(name, "memory")
+        peaks = {system: processes.measure_memory(system, name) for system in (OURS, *effort.rivals)}
+
+    what = f"{case.data} {'×'.join(map(str, case.shape))}"
+    return {
+        "data": what if at_hand(case.data) else f"random, as {what}",
+        "batch_size": case.batch_size,
+        **training,
+        "floor": {**least, "share_reached": least["seconds_per_epoch"] / training["seconds_per_epoch"][OURS]["median"]},
+        "generated": case.generated,
+        "generation_seconds": generation,
+        "start_seconds": {kind: spread(seconds) for kind, seconds in starts.items()},
+        "peak_bytes": peaks,
+    }
+
+
+def whole_command(figures: dict[str, Any]) -> dict[str, Any]:
+    """dcgan_digits as its users run it, from start to last picture; and PyTorch's training for as many epochs."""
+    say("dcgan_digits", "the whole command")
+    epochs = 200
+    command = ("experiments.dcgan_digits", "--epochs", str(epochs))
+    epoch = figures["seconds_per_epoch"]
+    return {
+        "command": f"python -m {' '.join(command)}",
+        "seconds": processes.measure_command(command),
+        "epochs": epochs,
+        "pytorch_training_seconds": epochs * epoch[epoch["best_rival"]]["median"],
+    }
+
+
+def say(name: str, what: str) -> None:
+    print(f"{name}: {what} …", file=sys.stderr, flush=True)
+
+
+def surroundings() -> dict[str, Any]:
+    """When, on what and with what."""
+    import torch
+
+    packages = ["jax", "jaxlib", "flax", "optax", "torch", "numpy"]
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "git_commit": git_commit(),
+        "machine": {
+            "processor": processor(),
+            "cpus": os.cpu_count(),
+            "pytorch_threads": torch.get_num_threads(),
+            "jax_device": jax.devices()[0].device_kind,
+        },
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+
+
+def processor() -> str:
+    """The processor's name, as Linux knows it, or what kind it is."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def run() -> int:
+    """The command -> its exit status: 0; 2 for bad input; 1 where the disk or the numbers gave out; 130 for Ctrl-C."""
+    try:
+        # `parse` asks no more of a configuration than its `module`.
+        main(parse(cast(Any, Options()), main.__doc__ or "", sys.argv[1:]))
+    except InputError as error:
+        return say_why(error, 2)
+    except (OSError, FloatingPointError) as error:
+        return say_why(error, 1)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run())

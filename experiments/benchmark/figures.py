@@ -27,7 +27,7 @@ def interval(values: Sequence[float]) -> list[float] | None:
 
 
 def compared(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """The systems' times, round by round, and how many times faster the first of them is than the best of the others."""
+    """The systems' times, round by round, and how many times faster the first one is than the best of the others."""
     ours, *rivals = seconds
     spreads = {name: spread(values) for name, values in seconds.items()}
     best = min(rivals, key=lambda name: spreads[name]["median"])

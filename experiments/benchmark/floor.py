@@ -12,13 +12,17 @@ from jaxgen.layers import GRU, LSTM, Conv, ConvTranspose, Linear
 from jaxgen.training import Recipe, Source, steps_per_epoch
 
 
-def multiply_adds_per_epoch(recipe: Recipe, source: Source, batch_size: int) -> int:
-    """Multiply-adds of an epoch's steps, its last, smaller batch counted as what it is."""
+def floor(recipe: Recipe, source: Source, batch_size: int, rate: float) -> dict[str, float]:
+    """An epoch's arithmetic at so many multiply-adds a second; a last, smaller batch is counted as what it is."""
     whole, rest = divmod(source.size, batch_size)
     count = whole * multiply_adds(recipe, source, batch_size)
     if steps_per_epoch(recipe, source, batch_size) > whole:
         count += multiply_adds(recipe, source, rest)
-    return count
+    return {
+        "multiply_adds_per_epoch": count,
+        "matmul_multiply_adds_per_second": rate,
+        "seconds_per_epoch": count / rate,
+    }
 
 
 def multiply_adds(recipe: Recipe, source: Source, batch_size: int) -> int:

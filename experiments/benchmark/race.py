@@ -28,7 +28,8 @@ class Effort(NamedTuple):
     rivals: tuple[str, ...] = (EAGER, COMPILED)
     rounds: int = 12  # turns of each system
     training: float = 2.0  # seconds that ours trains in a turn
-    generating: float = 0.5  # and generates
+    generating: float = 0.3  # and generates
+    starts: int = 3  # cold and warm ones; 0: nothing at all that needs a process of its own
 
 
 class Jaxgen:
@@ -108,7 +109,7 @@ def race_generation(ours: Jaxgen, rivals: Mapping[str, PyTorch], given: np.ndarr
 
         return turn
 
-    turns = {name: repeated(system) for name, system in {OURS: ours, **rivals}.items()}
+    turns = {OURS: repeated(ours), **{name: repeated(rival) for name, rival in rivals.items()}}
     take_turns(turns, 1, 1)  # compiles
     times = max(1, round(effort.generating / take_turns(turns, 1, 1)[OURS][0]))
     return compared(take_turns(turns, times, effort.rounds))

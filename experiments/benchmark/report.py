@@ -1,6 +1,6 @@
 """The tables that are printed, from the same report that is written as JSON."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from experiments.benchmark.race import COMPILED, EAGER, OURS
@@ -113,6 +113,5 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Columns as wide as what stands in them; the first to the left, the others to the right."""
     cells = [list(head), *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    place: list[Callable[[str, int], str]] = [str.ljust, *[str.rjust] * (len(head) - 1)]
-    lines = ["  ".join(put(cell, width) for put, cell, width in zip(place, line, widths, strict=True)) for line in cells]
+    lines = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in cells]
     return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])

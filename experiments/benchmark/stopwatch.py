@@ -58,7 +58,7 @@ class Stopwatch:
         finally:
             jax.monitoring.unregister_event_duration_listener(self.compiled)
 
-    def compiled(self, event: str, seconds: float, **_: Any) -> None:
+    def compiled(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event.startswith("/jax/core/compile/"):  # jaxpr_trace, jaxpr_to_mlir_module and backend_compile
-            self.spent["compiling"] += seconds
-            self.spent[self.parts[-1]] -= seconds
+            self.spent["compiling"] += duration_secs
+            self.spent[self.parts[-1]] -= duration_secs

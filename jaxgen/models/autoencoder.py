@@ -87,3 +87,8 @@ def recipe(module: nn.Module | None = None, optimizer: optax.GradientTransformat
 def reconstruct(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
     """Images `[N, H, W, C]` in [0, 1] -> their reconstructions, a thousand at a time."""
     return jax.lax.map(lambda image: module.apply(variables, image[None])[0], images, batch_size=1000)
+
+
+def evaluate(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
+    """The mean squared error over all pixels of images `[N, H, W, C]` in [0, 1]."""
+    return mean_squared_error(reconstruct(module, variables, images), images)

@@ -1,0 +1,146 @@
+"""Row completion against PyTorch: windows, training and completed images, with both cells."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_sample_image
+
+from jaxgen import fit, torch_weights
+from jaxgen.models import completion
+from jaxgen.models.completion import RowCompleter
+from tests import torch_recipes
+from tests.parity import largest_difference, optax_moments, tensors_of, torch_moments, variables_of
+
+LENGTH = 28
+CELLS = ["lstm", "gru"]
+
+
+def photographs(count: int) -> np.ndarray:
+    """`count` gray tiles of a photograph, uint8 `[count, 56, 56, 1]`."""
+    gray = load_sample_image("flower.jpg")[: 7 * 56, : 11 * 56].mean(-1).astype(np.uint8)
+    return gray.reshape(7, 56, 11, 56).swapaxes(1, 2).reshape(-1, 56, 56, 1)[:count]
+
+
+class Pair:
+    """The recipe here and in PyTorch, from the same weights."""
+
+    def __init__(self, cell: str, dtype: torch.dtype) -> None:
+        torch.manual_seed(0)
+        self.network = torch_recipes.RowCompleter(cell).to(dtype)
+        self.optimizer = torch_recipes.completion_optimizer(self.network)
+        self.recipe = completion.recipe(cell)
+        self.state = self.recipe.init(jax.random.key(0), variables_of(RowCompleter(cell), self.network))
+        self.update = jax.jit(self.recipe.update)
+
+    def step(self, windows: np.ndarray, targets: np.ndarray) -> float:
+        """One step of both; the difference of the losses."""
+        noise = self.recipe.noise(jax.random.key(0), len(windows))
+        self.state, ours = self.update(self.state, (windows, targets), noise)
+        batch = torch.from_numpy(windows), torch.from_numpy(targets)
+        theirs = torch_recipes.completion_step(self.network, self.optimizer, *batch)
+        assert ours.keys() == theirs.keys()
+        assert ours["loss"][1] == 1
+        return abs(float(ours["loss"][0]) - theirs["loss"])
+
+    def difference(self) -> float:
+        """The largest difference of a parameter or an Adam moment."""
+        return max(
+            largest_difference(torch_weights.flatten(self.state.variables), tensors_of(self.network)),
+            largest_difference(optax_moments(self.state.optimizer), torch_moments(self.network, self.optimizer)),
+        )
+
+
+def batches(count: int, size: int, dtype: type) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Shuffled windows and the rows after them."""
+    images = torch.from_numpy(photographs(20)[..., 0] / 255)
+    windows, targets = torch_recipes.cut_windows(images, LENGTH)
+    rng = np.random.default_rng(0)
+    rows = [rng.choice(len(windows), size, replace=False) for _ in range(count)]
+    return [(windows.numpy()[chosen].astype(dtype), targets.numpy()[chosen].astype(dtype)) for chosen in rows]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_trains_as_pytorch_does_for_100_steps(float64: None, cell: str) -> None:
+    pair = Pair(cell, torch.float64)
+    for windows, targets in batches(100, 8, np.float64):
+        assert pair.step(windows, targets) < 1e-9
+    assert pair.difference() < 1e-9
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradients_in_float32(cell: str) -> None:
+    """Adam's first moment after one step is a tenth of the gradient."""
+    pair = Pair(cell, torch.float32)
+    [(windows, targets)] = batches(1, 32, np.float32)
+    assert pair.step(windows, targets) < 1e-6
+    ours, theirs = optax_moments(pair.state.optimizer), torch_moments(pair.network, pair.optimizer)
+    for name, gradient in theirs.items():
+        if name.startswith("first"):
+            assert np.linalg.norm(ours[name] - gradient) < 1e-4 * np.linalg.norm(gradient), name
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_completes_ten_images_row_by_row_as_pytorch_does(cell: str) -> None:
+    pair = Pair(cell, torch.float32)
+    for windows, targets in batches(10, 32, np.float32):  # so that predictions are no mere noise
+        torch_recipes.completion_step(pair.network, pair.optimizer, *map(torch.from_numpy, (windows, targets)))
+    images = (photographs(10) / 255).astype(np.float32)
+    module = RowCompleter(cell)
+    ours = jax.jit(completion.complete, static_argnums=(0, 3))(
+        module, variables_of(module, pair.network), images, LENGTH
+    )
+    theirs = torch_recipes.complete(pair.network, torch.from_numpy(images[..., 0]), LENGTH).numpy()
+    assert ours.shape == images.shape
+    np.testing.assert_array_equal(ours[:, :LENGTH], images[:, :LENGTH])
+    for row in range(LENGTH, 56):
+        np.testing.assert_allclose(ours[:, row, :, 0], theirs[:, row], rtol=0, atol=1e-5, err_msg=f"row {row}")
+
+
+@pytest.mark.parametrize(("count", "height", "width", "length"), [(3, 56, 56, 28), (4, 9, 5, 2), (2, 6, 7, 5)])
+def test_windows_are_all_of_them_in_the_order_of_the_images(count: int, height: int, width: int, length: int) -> None:
+    images = photographs(count)[:, :height, :width]
+    source = completion.windows(jnp.asarray(images), length)
+    windows, targets = jax.jit(source.batch)(source.arrays, jnp.arange(source.size))
+    wanted_windows, wanted_targets = torch_recipes.cut_windows(torch.from_numpy(images[..., 0] / 255), length)
+    assert source.size == count * (height - length) == len(wanted_windows)
+    np.testing.assert_allclose(windows, wanted_windows, rtol=1e-6)
+    np.testing.assert_allclose(targets, wanted_targets, rtol=1e-6)
+
+
+def test_windows_are_indices_and_no_copies() -> None:
+    images = jnp.asarray(photographs(3))
+    assert completion.windows(images, LENGTH).arrays is images
+    batch = completion.windows(images // 17, LENGTH, white=15).batch(images // 17, jnp.array([5, 60]))
+    assert float(batch[0].max()) <= 1
+    np.testing.assert_allclose(batch[1][1], images[2, 60 - 56 + 28, :, 0] // 17 / 15, rtol=1e-6)
+
+
+def test_a_prediction_feeds_on_the_predictions_before_it() -> None:
+    module = RowCompleter("gru", hidden=8, width=5)
+    variables = completion.recipe(module=module).init(jax.random.key(0)).variables
+    images = jax.random.uniform(jax.random.key(1), (3, 7, 5, 1))
+    completed = completion.complete(module, variables, images, 4)
+    assert completed.shape == images.shape
+    for row in (4, 5, 6):
+        window = completed[:, row - 4 : row, :, 0]
+        np.testing.assert_allclose(completed[:, row, :, 0], module.apply(variables, window), rtol=1e-5, atol=1e-6)
+
+
+def test_another_size_learns() -> None:
+    recipe = completion.recipe(module=RowCompleter("lstm", hidden=16, width=10))
+    source = completion.windows(jnp.asarray(photographs(4)[:, :12, :10]), 5)
+    state = recipe.init(jax.random.key(0))
+    trained, history = fit(recipe, state, source, epochs=30, batch_size=14, key=jax.random.key(1))
+    assert history["loss"][-1] < history["loss"][0] / 2
+    assert trained.variables["params"]["fc"]["weight"].shape == (16, 10)
+
+
+def test_given_weights_are_copied_and_used() -> None:
+    recipe = completion.recipe("gru")
+    weights = recipe.variables(recipe.init(jax.random.key(3)))
+    given = recipe.variables(recipe.init(jax.random.key(4), weights))
+    for ours, theirs in zip(jax.tree.leaves(given), jax.tree.leaves(weights), strict=True):
+        assert ours.unsafe_buffer_pointer() != theirs.unsafe_buffer_pointer()
+        np.testing.assert_array_equal(ours, theirs)

@@ -1,0 +1,211 @@
+"""Each experiment from the command line's side, on a few images: the pictures, records and weights that it leaves."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxgen
+from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
+from tests.test_run import bits, call, contents
+
+EXPERIMENTS = [conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> str:
+    """Twelve small colour images in two classes, and four more for the test, as `folder:PATH`."""
+    folder, chance = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 2)):
+        for kind in ("cats", "dogs"):
+            (folder / split / kind).mkdir(parents=True)
+            for number in range(count):
+                pixels = chance.integers(0, 256, (12, 12, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / split / kind / f"{number}.png")
+    return f"folder:{folder}"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("JAXGEN_DATA", str(tmp_path_factory.mktemp("cache")))
+
+
+def pictures(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder / "pictures")) for path in (folder / "pictures").rglob("*.*")}
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda module: module.__name__)
+def test_help(experiment, monkeypatch, capsys):
+    status, out, err = call(monkeypatch, capsys, "--help", experiment=experiment)
+    assert (status, err) == (0, "")
+    assert f"python -m {experiment.__name__}" in out
+    assert "--data STR" in out
+
+
+def test_the_defaults_are_the_recipes():
+    assert dcgan_digits.Config().stored().items() >= {"epochs": 200, "batch_size": 16, "learning_rate": 1e-3}.items()
+    assert dcgan_mnist.Config().stored().items() >= {"epochs": 25, "batch_size": 128, "learning_rate": 2e-4}.items()
+    assert conv_autoencoder.Config().stored().items() >= {"epochs": 20, "batch_size": 50, "learning_rate": 1e-3}.items()
+    assert rnn_complete.Config().stored().items() >= {"epochs": 501, "batch_size": 32, "size": [56, 56]}.items()
+    assert vae_mnist.Config().stored().items() >= {"epochs": 5, "batch_size": 30, "weight_decay": 1e-5}.items()
+
+
+def test_dcgan_digits(tmp_path, monkeypatch, capsys):
+    """On the real digits, and stopped and continued to the same bits as without a stop."""
+    through, broken = tmp_path / "through", tmp_path / "broken"
+    options = ["--sample-every", "2", "--save-every", "1", "--batch-size", "512"]
+    status, out, err = call(
+        monkeypatch, capsys, "--epochs", "3", "--out", str(through), *options, experiment=dcgan_digits
+    )
+    assert (status, err) == (0, "")
+    assert out.count("epoch ") == 3
+    assert {"samples_000.png", "samples_002.png", "samples_003.png", "digits.png", "first_ten.png"} <= pictures(through)
+    assert {"errors.png", "accuracies.png", "training.gif", "frames/frame_001.png"} <= pictures(through)
+    with Image.open(through / "pictures" / "samples_000.png") as sheet:
+        assert sheet.size == (160, 160)
+    with Image.open(through / "pictures" / "training.gif") as animation:
+        assert animation.n_frames == 4
+    figures = {"error_fake", "error_real", "accuracy_fake", "accuracy_real"}
+    assert metrics(through)[0].keys() == {"epoch", "seconds"} | figures
+    call(monkeypatch, capsys, "--epochs", "1", "--out", str(broken), *options, experiment=dcgan_digits)
+    call(monkeypatch, capsys, "--epochs", "3", "--out", str(broken), "--resume", experiment=dcgan_digits)
+    assert contents(broken) == contents(through)
+
+    for _ in range(2):  # the same seed draws the same digits
+        status, out, err = call(
+            monkeypatch, capsys, "--sample", "5", "--seed", "7", "--out", str(through), experiment=dcgan_digits
+        )
+        assert (status, err) == (0, "")
+        drawn = np.load(through / "samples" / "5_of_seed_7.npy")
+        assert drawn.shape == (5, 8, 8, 1)
+    assert bits(jaxgen.load(through).variables) == bits(jaxgen.load(broken).variables)
+
+
+def test_rnn_complete_compares_both_cells(tmp_path, images, monkeypatch, capsys):
+    options = ["--data", images, "--size", "8", "6", "--hidden", "5", "--batch-size", "7", "--draw-every", "1"]
+    arguments = ["--epochs", "2", "--out", str(tmp_path / "run"), *options]
+    status, out, err = call(monkeypatch, capsys, *arguments, experiment=rnn_complete)
+    assert (status, err) == (0, "")
+    assert re.search(r"training time, LSTM − GRU: -?\d+\.\d s", out)
+    for cell in ("lstm", "gru"):
+        drawn = {f"completed_{epoch:03d}.png" for epoch in (0, 1, 2)} | {"original.png", "loss.png"}
+        assert pictures(tmp_path / "run" / cell) == drawn
+        assert len(metrics(tmp_path / "run" / cell)) == 2
+        with Image.open(tmp_path / "run" / cell / "pictures" / "completed_002.png") as strip:
+            assert strip.size == (4 * (6 + 2), 8 + 2)
+    compared = {path.name for path in (tmp_path / "run").glob("*.png")}
+    assert compared == {"losses.png", "completed_000.png", "completed_001.png", "completed_002.png"}
+    status, out, err = call(
+        monkeypatch, capsys, "--resume", "--epochs", "3", "--out", str(tmp_path / "run"), experiment=rnn_complete
+    )
+    assert (status, err) == (0, "")
+    assert len(metrics(tmp_path / "run" / "gru")) == 3
+
+
+def test_rnn_complete_of_one_cell_takes_the_datas_size(tmp_path, images, monkeypatch, capsys):
+    options = ["--data", images, "--size", "None", "--cell", "gru", "--hidden", "5", "--epochs", "1"]
+    status, _, err = call(monkeypatch, capsys, *options, "--out", str(tmp_path / "run"), experiment=rnn_complete)
+    assert (status, err) == (0, "")
+    trained = jaxgen.load(tmp_path / "run")
+    assert trained.config.size == (12, 12)
+    assert trained.config.sequence_length == 6
+    assert trained.variables["params"]["fc"]["weight"].shape == (5, 12)
+
+
+def test_conv_autoencoder(tmp_path, images, monkeypatch, capsys):
+    options = ["--data", images, "--size", "8", "12", "--channels", "1", "--batch-size", "5", "--epochs", "2"]
+    status, _, err = call(monkeypatch, capsys, *options, "--out", str(tmp_path / "run"), experiment=conv_autoencoder)
+    assert (status, err) == (0, "")
+    assert pictures(tmp_path / "run") == {"reconstructed_000.png", "reconstructed_002.png", "loss.png"}
+    assert json.loads((tmp_path / "run" / "results.json").read_text()).keys() == {"test_mse"}
+    again = ["--data", images, "--size", "8", "12", "--channels", "1", "--batch-size", "5", "--epochs", "1"]
+    weights = ["--weights", str(tmp_path / "run" / "model.safetensors"), "--out", str(tmp_path / "again")]
+    status, _, err = call(monkeypatch, capsys, *again, *weights, experiment=conv_autoencoder)
+    assert (status, err) == (0, "")
+    assert metrics(tmp_path / "again")[0]["loss"] < metrics(tmp_path / "run")[0]["loss"]
+
+
+def test_conv_autoencoder_summary(monkeypatch, capsys):
+    status, out, err = call(monkeypatch, capsys, "--summary", experiment=conv_autoencoder)
+    assert (status, err) == (0, "")
+    for said in ("32×32×16", "16×16×16", "8×8×8", "32×32×3", "(8−1)·2 − 2·0 + 1·(2−1) + 1", "2,331"):
+        assert said in out
+
+
+def test_dcgan_mnist(tmp_path, images, monkeypatch, capsys):
+    options = ["--data", images, "--batch-size", "5", "--epochs", "2", "--sample-at", "1"]
+    status, _, err = call(monkeypatch, capsys, *options, "--out", str(tmp_path / "run"), experiment=dcgan_mnist)
+    assert (status, err) == (0, "")
+    assert pictures(tmp_path / "run") == {"samples_001.png", "samples_002.png", "losses.png"}
+    weights = {path.name for path in (tmp_path / "run").glob("*.safetensors")}
+    networks = ("generator", "discriminator")
+    assert weights == {f"{name}{suffix}.safetensors" for name in networks for suffix in ("", "_001", "_002")}
+    assert metrics(tmp_path / "run")[0].keys() == {"epoch", "loss_discriminator", "loss_generator", "seconds"}
+
+
+def test_vae_mnist(tmp_path, images, monkeypatch, capsys):
+    out = str(tmp_path / "run")
+    options = ["--data", images, "--batch-size", "6", "--epochs", "1", "--latent", "3", "--out", out]
+    status, _, err = call(monkeypatch, capsys, *options, experiment=vae_mnist)
+    assert (status, err) == (0, "")
+    always = {"latent_points.png", "latent_grid.png", "loss.png"}
+    assert pictures(tmp_path / "run") == always | {
+        f"{name}_00{e}.png" for name in ("real_image", "image") for e in (0, 1)
+    }
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["test_loss"] == pytest.approx(results["test_reconstruction"] + results["test_kl"], rel=1e-5)
+    same = ["--data", images, "--latent", "3", "--out", out]
+    status, said, err = call(monkeypatch, capsys, *same, "--test", experiment=vae_mnist)
+    assert (status, err) == (0, "")
+    assert re.fullmatch(r"test_loss [\d.]+  test_reconstruction [\d.]+  test_kl [\d.]+\n", said)
+    status, said, err = call(monkeypatch, capsys, *same, "--morph", "0", "1", "0", experiment=vae_mnist)
+    assert (status, err) == (0, "")
+    with Image.open(tmp_path / "run" / "samples" / "morph_0_1_0.gif") as animation:
+        assert animation.n_frames == 2 * vae_mnist.FRAMES + 1
+
+
+BAD = {
+    "data of no such name": (rnn_complete, ["--data", "nonsense"], "there is no data 'nonsense'"),
+    "a folder that is not there": (rnn_complete, ["--data", "folder:/nowhere"], "/nowhere"),
+    "a window as high as the image": (
+        rnn_complete,
+        ["--sequence-length", "56"],
+        "--sequence-length 56: must be from 1",
+    ),
+    "the same cell twice": (rnn_complete, ["--cell", "gru", "gru"], "name lstm, gru or each once"),
+    "a cell of another kind": (rnn_complete, ["--cell", "rnn"], "--cell"),
+    "no cell": (rnn_complete, ["--cell"], "--cell"),
+    "weights for two cells": (rnn_complete, ["--weights", "some.safetensors"], "is for one cell"),
+    "weights that are not there": (rnn_complete, ["--cell", "gru", "--weights", "no.safetensors"], "no such file"),
+    "a size that is no multiple of four": (
+        conv_autoencoder,
+        ["--data", "faces", "--size", "30", "32"],
+        "multiples of four",
+    ),
+    "two channels": (conv_autoencoder, ["--data", "faces", "--channels", "2"], "channels"),
+    "one file of weights for two networks": (dcgan_digits, ["--weights", "one.safetensors"], "--weights"),
+    "a class that is not there": (vae_mnist, ["--data", "digits", "--morph", "4", "12"], "--morph 12"),
+    "a path of one class": (vae_mnist, ["--data", "digits", "--morph", "4"], "name two classes or more"),
+    "no run to morph in": (vae_mnist, ["--data", "digits", "--morph", "4", "5"], "no run there"),
+    "no run to test": (vae_mnist, ["--data", "digits", "--test"], "no run there"),
+    "no run to sample from": (dcgan_mnist, ["--sample", "4"], "no run there"),
+    "more samples a batch than there are": (dcgan_digits, ["--batch-size", "1798"], "the 1797 examples"),
+    "a negative weight decay": (vae_mnist, ["--weight-decay", "-1"], "--weight-decay"),
+}
+
+
+@pytest.mark.parametrize("case", BAD, ids=str)
+def test_bad_input(tmp_path, monkeypatch, capsys, case):
+    experiment, arguments, said = BAD[case]
+    status, out, err = call(monkeypatch, capsys, *arguments, "--out", str(tmp_path / "run"), experiment=experiment)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert said in err
+    assert list(tmp_path.iterdir()) == []
