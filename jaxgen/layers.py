@@ -42,7 +42,7 @@ def initial(module: nn.Module, key: jax.Array) -> Any:
     The module says by `input_shape` (without the batch) what it is shown. Compiled, so that only the parameters are
     computed and not the forward pass.
     """
-    return jax.jit(module.init)(key, jnp.zeros((1, *module.input_shape), jnp.float32))
+    return jax.jit(module.init)(key, jnp.zeros((1, *module.input_shape)))
 
 
 def pair(size: Size) -> tuple[int, int]:
@@ -226,7 +226,7 @@ def summary(module: nn.Module) -> str:
         return y
 
     with nn.intercept_methods(note):
-        variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *module.input_shape), jnp.float32))
+        variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *module.input_shape)))
     total = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     rows = [("layer", "kind", "output", "height", "parameters"), *rows, ("total", "", "", "", f"{total:,}")]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -15,15 +15,16 @@ import jax
 import tyro
 
 from experiments.benchmark import processes, report
-from experiments.benchmark.cases import CASES, GROUPS, at_hand, load
+from experiments.benchmark.cases import CASES, GROUPS
 from experiments.benchmark.figures import spread
 from experiments.benchmark.floor import floor, matmul_rate
+from experiments.benchmark.images import at_hand, load
 from experiments.benchmark.race import COMPILED, EAGER, OURS, Effort, Jaxgen, PyTorch, race_generation, race_training
 from jaxgen.command import parse, say_why
 from jaxgen.errors import InputError
 from jaxgen.run import git_commit, write_json
 
-QUICK = Effort(rivals=(EAGER,), rounds=6, training=0.5, generating=0.1, starts=0)
+QUICK = Effort(rivals=(EAGER,), rounds=6, training=0.5, generating_rounds=3, generating=0.1, starts=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ def main(options: Options) -> None:
         raise InputError("PyTorch is not installed, and it is what we race against: pip install -e '.[test]'")
     if options.out.is_dir():
         raise InputError(f"--out {options.out}: is a folder; name a file")
-    jax.config.update("jax_enable_compilation_cache", False)  # compiling is measured too
+    without_caches()
     effort = QUICK if options.quick else Effort()
     figures: dict[str, Any] = {**surroundings(), "quick": options.quick, "recipes": {}}
     write_json(options.out, figures)  # if it cannot be written, that is better known now
@@ -70,7 +71,7 @@ def chosen(recipes: Sequence[str]) -> list[str]:
 def measure(name: str, effort: Effort) -> dict[str, Any]:
     """All figures of one recipe."""
     case = CASES[name]()
-    images = load(case.data, size=case.shape[:2], channels=case.shape[2])
+    images = load(case.config.data, size=case.shape[:2], channels=case.shape[2])
     floats = case.floats(images)
     ours = Jaxgen(case, images)
     rivals = {rival: PyTorch(name, floats, compile=rival == COMPILED) for rival in effort.rivals}
@@ -78,7 +79,7 @@ def measure(name: str, effort: Effort) -> dict[str, Any]:
     say(name, "training")
     rate = matmul_rate()
     training = race_training(ours, rivals, effort)
-    least = floor(case.recipe, case.source(images), case.batch_size, max(rate, matmul_rate()))
+    least = floor(case.recipe, case.source(images), case.config.batch_size, max(rate, matmul_rate()))
     say(name, "generating")
     generation = race_generation(ours, rivals, case.given(floats), effort)
     starts: dict[str, Any] = {}
@@ -89,10 +90,10 @@ def measure(name: str, effort: Effort) -> dict[str, Any]:
         say(name, "memory")
         peaks = {system: processes.measure_memory(system, name) for system in (OURS, *effort.rivals)}
 
-    what = f"{case.data} {'×'.join(map(str, case.shape))}"
+    what = f"{case.config.data} {'×'.join(map(str, case.shape))}"
     return {
-        "data": what if at_hand(case.data) else f"random, as {what}",
-        "batch_size": case.batch_size,
+        "data": what if at_hand(case.config.data) else f"random, as {what}",
+        "batch_size": case.config.batch_size,
         **training,
         "floor": {**least, "share_reached": least["seconds_per_epoch"] / training["seconds_per_epoch"][OURS]["median"]},
         "generated": case.generated,
@@ -116,6 +117,14 @@ def whole_command(figures: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def without_caches() -> None:
+    """Both systems keep what they compiled on the disk; here compiling is measured too."""
+    import torch
+
+    jax.config.update("jax_enable_compilation_cache", False)
+    torch.compiler.config.force_disable_caches = True
+
+
 def say(name: str, what: str) -> None:
     print(f"{name}: {what} …", file=sys.stderr, flush=True)
 
@@ -130,6 +139,7 @@ def surroundings() -> dict[str, Any]:
         "git_commit": git_commit(),
         "machine": {
             "processor": processor(),
+            "load_before": os.getloadavg()[0],
             "cpus": os.cpu_count(),
             "pytorch_threads": torch.get_num_threads(),
             "jax_device": jax.devices()[0].device_kind,

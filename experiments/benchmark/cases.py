@@ -1,118 +1,106 @@
-"""The recipes as both systems run them: the data, the batch, and what is generated at the end."""
+"""The recipes as both systems run them: under which settings, on what, and what they generate at the end."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import jaxgen
-from jaxgen import data
-from jaxgen.data import Images, originals
+from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
+from jaxgen.config import DataConfig
+from jaxgen.data import Images
 from jaxgen.models import autoencoder, completion, dcgan, vae
-from jaxgen.training import PyTree, Recipe, Source
-
-LENGTH = 28  # rows in a window of the row completer
+from jaxgen.training import PyTree, Source
 
 
 class Case(NamedTuple):
-    """One recipe. Images are integers [N, H, W, C] where nothing else is said."""
+    """An experiment under its default settings. Images are integers [N, H, W, C] where nothing else is said."""
 
-    command: tuple[str, ...]  # the experiment's module, and its options
-    data: str  # a name that `jaxgen.data.load` knows
-    shape: tuple[int, int, int]  # of the images, which are resized to it
-    batch_size: int
-    recipe: Recipe
+    experiment: ModuleType
+    config: DataConfig
+    shape: tuple[int, int, int]  # of its images
+    low: float  # they are scaled to low … 1
     generated: str  # what `generate` makes, in words
-    generate: Callable[[PyTree, jax.Array], jax.Array]  # (recipe.variables(state), given) -> float images
-    given: Callable[[np.ndarray], np.ndarray]  # (float images) -> what `generate` starts from, in either system
-    low: float = 0.0  # the range of the float images
-    windows: bool = False  # the examples are the images' windows
+    generate: Callable[[PyTree, jax.Array], jax.Array]  # (variables, given) -> float images
+    given: Callable[[np.ndarray], np.ndarray]  # (float images) -> what both systems generate from
+    length: int | None = None  # the examples are windows of so many rows
+    options: tuple[str, ...] = ()  # that ask the experiment's command for `config`
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return (self.experiment.__name__, *self.options)
+
+    @property
+    def recipe(self) -> jaxgen.Recipe:
+        recipe: jaxgen.Recipe = self.experiment.recipe(self.config)
+        return recipe
 
     def source(self, images: Images) -> Source:
-        if self.windows:
-            return completion.windows(images.images, LENGTH, white=images.white)
+        if self.length:
+            return completion.windows(images.images, self.length, white=images.white)
         return jaxgen.scaled(images.images, self.low, 1.0, white=images.white)
 
     def floats(self, images: Images) -> np.ndarray:
-        """The images as PyTorch is given them, float32 from `low` to 1."""
+        """The images as PyTorch is given them: float32 in low … 1."""
         return np.asarray(images.images, np.float32) / images.white * (1.0 - self.low) + self.low
 
 
-def rows(cell: str) -> Case:
+def completer(cell: Literal["lstm", "gru"]) -> Case:
+    length, config = 28, dataclasses.replace(rnn_complete.Config(), cell=(cell,))
     module = completion.RowCompleter(cell)
     return Case(
-        ("experiments.rnn_complete", "--cell", cell),
-        "faces",
+        rnn_complete,
+        config,
         (56, 56, 1),
-        batch_size=32,
-        recipe=completion.recipe(cell),
-        windows=True,
+        low=0.0,
         generated="10 images completed",
-        generate=lambda variables, images: completion.complete(module, variables, images, LENGTH),
+        generate=lambda variables, images: completion.complete(module, variables, images, length),
         given=lambda images: images[:10],
+        length=length,
+        options=("--cell", cell),
     )
 
 
-def colour_images() -> Case:
+def reconstructor() -> Case:
     module = autoencoder.ConvAutoencoder()
     return Case(
-        ("experiments.conv_autoencoder",),
-        "cifar10",
+        conv_autoencoder,
+        conv_autoencoder.Config(),
         (32, 32, 3),
-        batch_size=50,
-        recipe=autoencoder.recipe(module),
+        low=0.0,
         generated="10,000 images reconstructed",
         generate=lambda variables, images: autoencoder.reconstruct(module, variables, images),
         given=lambda images: images[:10_000],
     )
 
 
-def mnist() -> Case:
-    generator = dcgan.MnistGenerator()
-    return Case(
-        ("experiments.dcgan_mnist",),
-        "mnist",
-        (28, 28, 1),
-        batch_size=128,
-        recipe=dcgan.mnist_recipe(generator),
-        generated="10,000 digits sampled",
-        generate=lambda variables, z: sample(generator, variables, len(z)),
-        given=lambda images: np.random.default_rng(0).random((10_000, 62), np.float32),
-    )
+def sampler(
+    experiment: ModuleType,
+    generator: dcgan.DigitsGenerator | dcgan.MnistGenerator,
+    shape: tuple[int, int, int],
+    low: float,
+) -> Case:
+    """Ours draws its latent vectors within the time that is taken; PyTorch is spared that and is given them."""
+
+    def generate(variables: PyTree, z: jax.Array) -> jax.Array:
+        return dcgan.sample(generator, variables["generator"], jax.random.key(0), len(z))
+
+    z = np.asarray(generator.prior(jax.random.key(0), 10_000))
+    return Case(experiment, experiment.Config(), shape, low, "10,000 digits sampled", generate, lambda images: z)
 
 
-def digits() -> Case:
-    generator = dcgan.DigitsGenerator()
-    return Case(
-        ("experiments.dcgan_digits",),
-        "digits",
-        (8, 8, 1),
-        batch_size=16,
-        recipe=dcgan.digits_recipe(generator),
-        low=-1.0,
-        generated="10,000 digits sampled",
-        generate=lambda variables, z: sample(generator, variables, len(z)),
-        given=lambda images: np.random.default_rng(0).standard_normal((10_000, 64), np.float32),
-    )
-
-
-def sample(generator: Any, variables: PyTree, count: int) -> jax.Array:
-    """Ours draws its own latent vectors; PyTorch is spared that and is given them."""
-    return dcgan.sample(generator, variables["generator"], jax.random.key(0), count)
-
-
-def latent_plane() -> Case:
+def decoder() -> Case:
     module = vae.ConvVAE()
     axis = np.linspace(-3, 3, 40, dtype=np.float32)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     return Case(
-        ("experiments.vae_mnist",),
-        "mnist",
+        vae_mnist,
+        vae_mnist.Config(),
         (32, 32, 1),
-        batch_size=30,
-        recipe=vae.recipe(),
+        low=0.0,
         generated="40 × 40 latent grid decoded",
         generate=lambda variables, z: vae.decode(module, variables, z),
         given=lambda images: grid,
@@ -120,33 +108,11 @@ def latent_plane() -> Case:
 
 
 CASES: dict[str, Callable[[], Case]] = {
-    "dcgan_digits": digits,
-    "conv_autoencoder": colour_images,
-    "rnn_lstm": lambda: rows("lstm"),
-    "rnn_gru": lambda: rows("gru"),
-    "dcgan_mnist": mnist,
-    "vae_mnist": latent_plane,
+    "dcgan_digits": lambda: sampler(dcgan_digits, dcgan.DigitsGenerator(), (8, 8, 1), low=-1.0),
+    "conv_autoencoder": reconstructor,
+    "rnn_lstm": lambda: completer("lstm"),
+    "rnn_gru": lambda: completer("gru"),
+    "dcgan_mnist": lambda: sampler(dcgan_mnist, dcgan.MnistGenerator(), (28, 28, 1), low=0.0),
+    "vae_mnist": decoder,
 }
-GROUPS = {"rnn_complete": ["rnn_lstm", "rnn_gru"]}  # an experiment that is more than one case
-
-COUNTS = {"mnist": {"train": 60_000, "test": 10_000}, "cifar10": {"train": 50_000, "test": 10_000}}
-load_real = data.load
-
-
-def at_hand(name: str) -> bool:
-    """Whether the data is here, so that nothing need be fetched."""
-    return name not in originals.COLLECTIONS or name in originals.at_hand()
-
-
-def load(name: str, split: str = "train", *, size: Any = None, channels: int | None = None, **options: Any) -> Images:
-    """`jaxgen.data.load`, with random images in the place of originals that are not at hand."""
-    if at_hand(name):
-        return load_real(name, split, size=size, channels=channels, **options)
-    height, width, depth = originals.COLLECTIONS[name].shape
-    return random_images((COUNTS[name][split], *(size or (height, width)), channels or depth))
-
-
-def random_images(shape: tuple[int, ...]) -> Images:
-    """Bytes that mean nothing, `[N, H, W, C]`, in ten classes."""
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    return Images(jnp.asarray(pixels), jnp.arange(shape[0], dtype=jnp.int32) % 10, 255)
+GROUPS = {"rnn_complete": ("rnn_lstm", "rnn_gru")}  # an experiment that is more than one case

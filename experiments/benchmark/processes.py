@@ -64,9 +64,10 @@ def child(*arguments: str, **environment: str) -> dict[str, Any]:
 
 def train_for_memory(which: str, name: str) -> dict[str, int]:
     from experiments.benchmark import cases, race
+    from experiments.benchmark.images import random_images
 
     case = cases.CASES[name]()
-    images = cases.random_images((10 * case.batch_size, *case.shape))
+    images = random_images((10 * case.config.batch_size, *case.shape))
     if which == race.OURS:
         ours = race.Jaxgen(case, images)
         ours.train(ours.steps)
@@ -91,11 +92,11 @@ def follow_command(how_far: str, module: str, options: list[str]) -> dict[str, A
     stopwatch = Stopwatch()
     with stopwatch.part("importing"):
         experiment = importlib.import_module(module)
-    from experiments.benchmark import cases
+    from experiments.benchmark import images
     from jaxgen import checkpoint, data, pictures, run, training
     from jaxgen.command import command
 
-    data.load = cases.load
+    data.load = images.load
     drawing = [(pictures, name) for name, _ in inspect.getmembers(pictures, inspect.isfunction)]
     for owner, name in [*drawing, (run.Run, "draw"), (run.Run, "picture"), (run.Run, "animation")]:
         stopwatch.watch(owner, name, "drawing")

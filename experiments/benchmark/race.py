@@ -26,9 +26,10 @@ class Effort(NamedTuple):
     """What is spent on a recipe's figures."""
 
     rivals: tuple[str, ...] = (EAGER, COMPILED)
-    rounds: int = 12  # turns of each system
+    rounds: int = 12  # turns of each system in training
     training: float = 2.0  # seconds that ours trains in a turn
-    generating: float = 0.3  # and generates
+    generating_rounds: int = 12
+    generating: float = 0.3
     starts: int = 3  # cold and warm ones; 0: nothing at all that needs a process of its own
 
 
@@ -36,17 +37,17 @@ class Jaxgen:
     """Our training of a recipe. It goes on where the last call of `train` ended."""
 
     def __init__(self, case: Case, images: Images) -> None:
-        source = case.source(images)
-        self.steps = training.steps_per_epoch(case.recipe, source, case.batch_size)
-        self.last_is_smaller = self.steps > source.size // case.batch_size
+        recipe, source, batch_size = case.recipe, case.source(images), case.config.batch_size
+        self.steps = training.steps_per_epoch(recipe, source, batch_size)
+        self.last_is_smaller = self.steps > source.size // batch_size
         self.done = 0
         init_key, training_key = jax.random.split(jax.random.key(0))
-        state = case.recipe.init(init_key)
-        carry = training.begin(case.recipe, source, state, case.batch_size)
+        state = recipe.init(init_key)
+        self.variables = recipe.variables(state)
+        carry = training.begin(recipe, source, state, batch_size)
         self.slices = training.slices(
-            case.recipe, source, carry, epochs=sys.maxsize, batch_size=case.batch_size, key=training_key
+            recipe, source, carry, epochs=sys.maxsize, batch_size=batch_size, key=training_key
         )
-        self.variables = case.recipe.variables(state)
         self.generator = jax.jit(case.generate)
 
     def train(self, steps: int) -> int:
@@ -111,8 +112,8 @@ def race_generation(ours: Jaxgen, rivals: Mapping[str, PyTorch], given: np.ndarr
 
     turns = {OURS: repeated(ours), **{name: repeated(rival) for name, rival in rivals.items()}}
     take_turns(turns, 1, 1)  # compiles
-    times = max(1, round(effort.generating / take_turns(turns, 1, 1)[OURS][0]))
-    return compared(take_turns(turns, times, effort.rounds))
+    times = max(1, round(effort.generating / take_turns({OURS: turns[OURS]}, 1, 1)[OURS][0]))
+    return compared(take_turns(turns, times, effort.generating_rounds))
 
 
 def turn_length(ours: Jaxgen, seconds: float) -> int:

@@ -22,8 +22,11 @@ def render(report: dict[str, Any]) -> str:
 def machine(report: dict[str, Any]) -> str:
     about = report["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
-    threads = f"{about['cpus']} CPUs, {about['pytorch_threads']} threads of PyTorch"
-    return f"{report['date']} · {about['processor']}, {threads}, JAX on {about['jax_device']}\n{versions}"
+    processor = f"{about['processor']}, {about['cpus']} CPUs, {about['pytorch_threads']} threads of PyTorch"
+    lines = [f"{report['date']} · {processor}, JAX on {about['jax_device']}", versions]
+    if about["load_before"] > 0.5:
+        lines.append(f"Others were at work on this machine (load average {about['load_before']:.1f} before the start).")
+    return "\n".join(lines)
 
 
 def what_was_run(recipes: dict[str, Any]) -> str:

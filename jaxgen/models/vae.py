@@ -106,7 +106,7 @@ def recipe(
 
     Metrics, in nats an image: `loss`, and its two terms `reconstruction` and `kl`. The defaults are `ConvVAE(latent)`
     and Adam at 1e-3 with PyTorch's `weight_decay` of 1e-5: added to the gradient of every parameter before the moments,
-    which is not AdamW.
+    which is not AdamW. A module of one's own says by `module.latent` how much noise it takes.
     """
     module = module or ConvVAE(latent)
     optimizer = optimizer or optax.chain(optax.add_decayed_weights(1e-5), optax.adam(1e-3))
@@ -116,7 +116,7 @@ def recipe(
         return State(variables, optimizer.init(variables["params"]))
 
     def noise(key: jax.Array, batch_size: int) -> Noise:
-        return Noise(jax.random.normal(key, (batch_size, latent)))
+        return Noise(jax.random.normal(key, (batch_size, module.latent)))
 
     def update(state: State, batch: jax.Array, noise: Noise) -> tuple[State, Metrics]:
         def bound(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, PyTree]]:

@@ -1,34 +1,76 @@
-"""Two-dimensional convolution and its transpose, channels last, with PyTorch's semantics."""
+"""Two-dimensional convolution and transposed convolution: channels last, with PyTorch's semantics.
+
+A convolution relates a large image to a small one: pixel m of the small image and tap t of the kernel meet pixel
+stride·m + dilation·t − padding of the large one. All there is to compute are the three derivatives of one number that
+is linear in both images and in the kernel,
+
+    Σ over m, t of  large[stride·m + dilation·t − padding] · kernel[t] · small[m]
+
+    `_correlate`   by the small image: the convolution                        large, kernel -> small
+    `_spread`      by the large image: the transposed convolution             small, kernel -> large
+    `_weigh`       by the kernel: the gradient of both with respect to it     large, small -> kernel
+
+and each of the three has the other two as its gradients, to any order of reverse mode. Arrays are large [B, H, W, C],
+small [B, h, w, D] and kernel [kh, kw, C, D] throughout.
+
+Each has two forms, and the platform it is lowered for picks one. Everywhere but on the CPU it is the convolution of
+the platform's own library. On the CPU it is matrix products: XLA's convolutions are 2 to 15 times slower there inside a
+loop than outside (jax#12868), and transposed ones are slow everywhere (jax#23783); the gradients of a convolution are
+such convolutions too.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-Pair = tuple[int, int]
+Pair = tuple[int, int]  # height, width
+
+# What was measured on the CPU, as the sizes at which another form becomes the faster one.
+FEW_NUMBERS = 32  # in the part of a window that lies in one row: below, a window is better gathered whole
+FEW_COLUMNS = 256  # of a kernel gradient: below, XLA multiplies faster with the longer side of the result last
 
 
 def conv(
     x: jax.Array, kernel: jax.Array, *, stride: Pair = (1, 1), padding: Pair = (0, 0), dilation: Pair = (1, 1)
 ) -> jax.Array:
-    """x [B, H, W, C_in], kernel [kh, kw, C_in, C_out]: `torch.nn.functional.conv2d`, channels last."""
-    if x.ndim != 4 or kernel.ndim != 4 or x.shape[3] != kernel.shape[2]:
-        raise ValueError(f"conv: images {x.shape} do not fit kernel {kernel.shape} [kh, kw, C_in, C_out]")
-    size = tuple(
-        (x.shape[1 + a] + 2 * padding[a] - dilation[a] * (kernel.shape[a] - 1) - 1) // stride[a] + 1 for a in (0, 1)
-    )
-    if min(size) < 1:
-        raise ValueError(f"conv: output would be {size}")
+    """Cross-correlates images with a kernel, as `torch.nn.functional.conv2d` does, without its bias.
 
-    def by_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _patches(x, kernel.shape, size, stride, padding, dilation) @ kernel.reshape(-1, kernel.shape[3])
+    Args:
+        x: images [B, H, W, C_in].
+        kernel: [kh, kw, C_in, C_out], PyTorch's Conv2d weight transposed (2, 3, 1, 0); x's dtype.
+        stride, padding, dilation: pixels along height and width; the padding is zeros, on both sides.
 
-    def by_library(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(
-            x, kernel, stride, [(p, p) for p in padding], rhs_dilation=dilation,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )  # fmt: skip
+    Returns:
+        [B, H', W', C_out] with H' = ⌊(H + 2·padding − dilation·(kh − 1) − 1) / stride⌋ + 1, and W' likewise.
 
-    return lax.platform_dependent(x, kernel, cpu=by_matmul, default=by_library)
+    Raises:
+        ValueError: the arrays do not fit each other, or nothing would come out.
+    """
+    _check("conv", x, kernel, stride, padding, dilation)
+    if x.shape[3] != kernel.shape[2]:
+        raise ValueError(
+            f"conv: the images have {x.shape[3]} channels, the kernel takes {kernel.shape[2]} "
+            f"({kernel.shape} is [kh, kw, C_in, C_out])"
+        )
+    (kh, kw), (height, width) = kernel.shape[:2], x.shape[1:3]
+
+    def size(length: int, taps: int, axis: int) -> int:
+        return (length + 2 * padding[axis] - dilation[axis] * (taps - 1) - 1) // stride[axis] + 1
+
+    small = size(height, kh, 0), size(width, kw, 1)
+    if min(small) < 1:
+        raise ValueError(
+            f"conv: a {kh}x{kw} kernel with dilation {dilation} does not fit into images of {height}x{width} "
+            f"with padding {padding}"
+        )
+    return _correlate(_Geometry((height, width), small, (kh, kw), stride, padding, dilation), x, kernel)
 
 
 def conv_transpose(
@@ -40,67 +82,320 @@ def conv_transpose(
     output_padding: Pair = (0, 0),
     dilation: Pair = (1, 1),
 ) -> jax.Array:
-    """x [B, H, W, C_in], kernel [kh, kw, C_out, C_in]: `torch.nn.functional.conv_transpose2d`, channels last."""
-    if x.ndim != 4 or kernel.ndim != 4 or x.shape[3] != kernel.shape[3]:
-        raise ValueError(f"conv_transpose: images {x.shape} do not fit kernel {kernel.shape} [kh, kw, C_out, C_in]")
-    for a in (0, 1):
-        if output_padding[a] >= max(stride[a], dilation[a]):
-            raise ValueError("conv_transpose: output_padding must be smaller than the stride or the dilation")
-    size = tuple(
-        (x.shape[1 + a] - 1) * stride[a] - 2 * padding[a] + dilation[a] * (kernel.shape[a] - 1) + output_padding[a] + 1
-        for a in (0, 1)
+    """Spreads images with a kernel, as `torch.nn.functional.conv_transpose2d` does, without its bias.
+
+    Args:
+        x: images [B, H, W, C_in].
+        kernel: [kh, kw, C_out, C_in], PyTorch's ConvTranspose2d weight transposed (2, 3, 1, 0); x's dtype.
+        stride, padding, dilation: those of the convolution whose transpose this is.
+        output_padding: rows and columns added below and to the right, since several input sizes of a strided
+            convolution have one output size.
+
+    Returns:
+        [B, H', W', C_out] with H' = (H − 1)·stride − 2·padding + dilation·(kh − 1) + output_padding + 1, W' likewise.
+
+    Raises:
+        ValueError: the arrays do not fit each other, nothing would come out, or output_padding is neither smaller
+            than the stride nor than the dilation.
+    """
+    _check("conv_transpose", x, kernel, stride, padding, dilation)
+    if x.shape[3] != kernel.shape[3]:
+        raise ValueError(
+            f"conv_transpose: the images have {x.shape[3]} channels, the kernel takes {kernel.shape[3]} "
+            f"({kernel.shape} is [kh, kw, C_out, C_in])"
+        )
+    (kh, kw), (height, width) = kernel.shape[:2], x.shape[1:3]
+    for extra, step, spacing in zip(output_padding, stride, dilation, strict=True):
+        if not 0 <= extra < max(step, spacing):
+            raise ValueError(
+                f"conv_transpose: output_padding {output_padding} must be smaller than the stride {stride} "
+                f"or the dilation {dilation}"
+            )
+
+    def size(length: int, taps: int, axis: int) -> int:
+        reach = dilation[axis] * (taps - 1) + output_padding[axis] + 1
+        return (length - 1) * stride[axis] - 2 * padding[axis] + reach
+
+    large = size(height, kh, 0), size(width, kw, 1)
+    if min(large) < 1:
+        raise ValueError(f"conv_transpose: padding {padding} leaves nothing of the output")
+    return _spread(_Geometry(large, (height, width), (kh, kw), stride, padding, dilation), x, kernel)
+
+
+def _check(name: str, x: jax.Array, kernel: jax.Array, stride: Pair, padding: Pair, dilation: Pair) -> None:
+    if x.ndim != 4 or kernel.ndim != 4:
+        raise ValueError(f"{name}: images {x.shape} and kernel {kernel.shape} must have four dimensions each")
+    if min(stride) < 1 or min(dilation) < 1 or min(padding) < 0:
+        raise ValueError(
+            f"{name}: stride {stride} and dilation {dilation} must be positive, padding {padding} not negative"
+        )
+
+
+class _Geometry(NamedTuple):
+    """Which pixels meet: the sizes of both images and of the kernel, and how it steps."""
+
+    large: Pair
+    small: Pair
+    window: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _correlate(geometry: _Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.platform_dependent(
+        large,
+        kernel,
+        cpu=partial(_correlate_by_products, geometry),
+        default=partial(_correlate_by_library, geometry),
     )
-    if min(size) < 1:
-        raise ValueError(f"conv_transpose: output would be {size}")
-
-    def by_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        columns = x @ kernel.reshape(-1, kernel.shape[3]).T
-        return _overlap_add(columns, kernel.shape, size, stride, padding, dilation)
-
-    def by_library(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        edges = [
-            (dilation[a] * (kernel.shape[a] - 1) - padding[a],) * 2 for a in (0, 1)
-        ]
-        edges = [(low, high + extra) for (low, high), extra in zip(edges, output_padding, strict=True)]
-        return lax.conv_general_dilated(
-            x, kernel[::-1, ::-1], (1, 1), edges, lhs_dilation=stride, rhs_dilation=dilation,
-            dimension_numbers=("NHWC", "HWOI", "NHWC"),
-        )  # fmt: skip
-
-    return lax.platform_dependent(x, kernel, cpu=by_matmul, default=by_library)
 
 
-def _patches(x, kernel_shape, size, stride, padding, dilation):
-    """[B, H, W, C] -> [B, H', W', kh * kw * C]."""
-    kh, kw = kernel_shape[:2]
-    x = jnp.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2, (0, 0)))
-    return jnp.concatenate(
-        [
-            x[
-                :,
-                i * dilation[0] : i * dilation[0] + (size[0] - 1) * stride[0] + 1 : stride[0],
-                j * dilation[1] : j * dilation[1] + (size[1] - 1) * stride[1] + 1 : stride[1],
-            ]
-            for i in range(kh)
-            for j in range(kw)
-        ],
-        axis=-1,
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _spread(geometry: _Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.platform_dependent(
+        small, kernel, cpu=partial(_spread_by_products, geometry), default=partial(_spread_by_library, geometry)
     )
 
 
-def _overlap_add(columns, kernel_shape, size, stride, padding, dilation):
-    """[B, H, W, kh * kw * C] -> [B, H', W', C], the transpose of `_patches`."""
-    kh, kw = kernel_shape[:2]
-    batch, *inner, _ = columns.shape
-    columns = columns.reshape(batch, *inner, kh, kw, -1)
-    zero = jnp.zeros((), columns.dtype)
-
-    def edge(tap, axis):
-        low = tap * dilation[axis] - padding[axis]
-        return low, size[axis] - low - (inner[axis] - 1) * stride[axis] - 1, stride[axis] - 1
-
-    return sum(
-        lax.pad(columns[:, :, :, i, j], zero, ((0, 0, 0), edge(i, 0), edge(j, 1), (0, 0, 0)))
-        for i in range(kh)
-        for j in range(kw)
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _weigh(geometry: _Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
+    return lax.platform_dependent(
+        large, small, cpu=partial(_weigh_by_products, geometry), default=partial(_weigh_by_library, geometry)
     )
+
+
+_correlate.defvjp(
+    lambda geometry, large, kernel: (_correlate(geometry, large, kernel), (large, kernel)),
+    lambda geometry, saved, small: (_spread(geometry, small, saved[1]), _weigh(geometry, saved[0], small)),
+)
+_spread.defvjp(
+    lambda geometry, small, kernel: (_spread(geometry, small, kernel), (small, kernel)),
+    lambda geometry, saved, large: (_correlate(geometry, large, saved[1]), _weigh(geometry, large, saved[0])),
+)
+_weigh.defvjp(
+    lambda geometry, large, small: (_weigh(geometry, large, small), (large, small)),
+    lambda geometry, saved, kernel: (_spread(geometry, saved[1], kernel), _correlate(geometry, saved[0], kernel)),
+)
+
+
+# ---- Convolutions of the platform's library ----
+
+
+def _correlate_by_library(geometry: _Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
+    small = lax.conv_general_dilated(
+        large,
+        kernel,
+        geometry.stride,
+        [(pixels, pixels) for pixels in geometry.padding],
+        rhs_dilation=geometry.dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    # Output padding makes the large image larger than its kernel reaches; what lies beyond meets no small pixel.
+    return small[:, : geometry.small[0], : geometry.small[1]]
+
+
+def _spread_by_library(geometry: _Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
+    shape = (small.shape[0], *geometry.large, kernel.shape[2])
+    by_large = jax.linear_transpose(
+        lambda large: _correlate_by_library(geometry, large, kernel), jax.ShapeDtypeStruct(shape, small.dtype)
+    )
+    return by_large(small)[0]
+
+
+def _weigh_by_library(geometry: _Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
+    shape = (*geometry.window, large.shape[3], small.shape[3])
+    by_kernel = jax.linear_transpose(
+        lambda kernel: _correlate_by_library(geometry, large, kernel), jax.ShapeDtypeStruct(shape, large.dtype)
+    )
+    return by_kernel(small)[0]
+
+
+# ---- Matrix products ----
+
+
+class _Windows(NamedTuple):
+    """The windows that a kernel sees as it steps over an image, the first pixel of the first one at `origin`."""
+
+    count: Pair
+    taps: Pair
+    origin: Pair
+    stride: Pair
+    dilation: Pair
+
+
+def _correlate_by_products(geometry: _Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
+    """small[m] = Σ over t of window[m, t] · kernel[t]."""
+    return _multiply(_padded_windows(geometry, large), kernel, geometry.small)
+
+
+def _weigh_by_products(geometry: _Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
+    """kernel[t] = Σ over m of window[m, t] · small[m]."""
+    channels = large.shape[3], small.shape[3]
+    small = small.reshape(-1, channels[1])
+    rows = []
+    for columns in _padded_windows(geometry, large):  # [B·h·w, taps·C]
+        if small.shape[1] < min(columns.shape[1], FEW_COLUMNS):
+            taps = lax.dot_general(small, columns, (((0,), (0,)), ((), ()))).reshape(channels[1], -1, channels[0])
+            taps = taps.transpose(1, 2, 0)
+        else:
+            taps = lax.dot_general(columns, small, (((0,), (0,)), ((), ())))
+        rows.append(taps.reshape(-1, geometry.window[1], *channels))
+    return jnp.concatenate(rows)
+
+
+def _spread_by_products(geometry: _Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The rule: where patches do not overlap they are laid side by side. Where they do, they are added up if the
+    large image has few channels, so that they are small; else each large pixel is computed from the small ones it meets.
+    """
+    alone = (
+        count == 1 or taps == step
+        for count, taps, step in zip(geometry.small, geometry.window, geometry.stride, strict=True)
+    )
+    if geometry.dilation == (1, 1) and all(alone):
+        return _lay_patches(geometry, _patches(small, kernel))
+    if 4 * kernel.shape[2] <= kernel.shape[3]:
+        return _add_patches(geometry, _patches(small, kernel))
+    return _spread_by_phases(geometry, small, kernel)
+
+
+def _patches(small: jax.Array, kernel: jax.Array) -> jax.Array:
+    """What each small pixel contributes: patch[m, t] = small[m] · kernel[t]ᵀ, [B, h, w, kh, kw, C]."""
+    return lax.dot_general(small, kernel, (((3,), (3,)), ((), ())))
+
+
+def _lay_patches(geometry: _Geometry, patches: jax.Array) -> jax.Array:
+    """large[stride·m + t − padding] = patch[m, t], for patches as large as the stride (or a single one)."""
+    batch, rows, columns, kh, kw, channels = patches.shape
+    laid = patches.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * kh, columns * kw, channels)
+    (top, left), (height, width) = geometry.padding, geometry.large
+    return _pad(laid, (-top, height + top - rows * kh), (-left, width + left - columns * kw))
+
+
+def _add_patches(geometry: _Geometry, patches: jax.Array) -> jax.Array:
+    """large[stride·m + dilation·t − padding] += patch[m, t]: one shifted and spaced image per tap."""
+
+    def edges(tap: int, axis: int) -> tuple[int, int, int]:
+        low = tap * geometry.dilation[axis] - geometry.padding[axis]
+        reach = (geometry.small[axis] - 1) * geometry.stride[axis] + 1
+        return low, geometry.large[axis] - low - reach, geometry.stride[axis] - 1
+
+    zero = jnp.zeros((), patches.dtype)
+    shifted = [
+        lax.pad(patches[:, :, :, i, j], zero, ((0, 0, 0), edges(i, 0), edges(j, 1), (0, 0, 0)))
+        for i, j in np.ndindex(geometry.window)
+    ]
+    return sum(shifted[1:], shifted[0])
+
+
+def _spread_by_phases(geometry: _Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
+    """large[stride·q + r] for one phase r < stride is a convolution of stride 1 of the small image with the taps that
+    meet this phase, last tap first. The phases are interleaved at the end; no zero of the padding between is multiplied.
+    """
+    vertical, horizontal = _phases(geometry, 0), _phases(geometry, 1)
+    (top, bottom), (left, right) = _margins(vertical, geometry.small[0]), _margins(horizontal, geometry.small[1])
+    small = _pad(small, (top, bottom), (left, right))
+    kernel = kernel.transpose(0, 1, 3, 2)
+    batch, channels = small.shape[0], kernel.shape[3]
+
+    def pixels(v: _Phase, h: _Phase) -> jax.Array:
+        if not (v.taps and h.taps):
+            return jnp.zeros((batch, v.count, h.count, channels), small.dtype)
+        window, origin = (len(v.taps), len(h.taps)), (top + v.first, left + h.first)
+        columns = _columns(small, _Windows((v.count, h.count), window, origin, (1, 1), (v.step, h.step)))
+        return _multiply(columns, kernel[np.array(v.taps)][:, np.array(h.taps)], (v.count, h.count))
+
+    rows = [jnp.concatenate([pixels(v, h) for h in horizontal], axis=3) for v in vertical]  # [B, q, q', stride'·C]
+    large = jnp.stack(rows, axis=2).reshape(batch, len(vertical) * vertical[0].count, -1, channels)
+    return large[:, : geometry.large[0], : geometry.large[1]]
+
+
+class _Phase(NamedTuple):
+    """The large pixels stride·q + r of one r along one axis, q < count: pixel q meets tap taps[n] at small pixel
+    first + q + step·n."""
+
+    taps: tuple[int, ...]
+    first: int
+    step: int
+    count: int
+
+
+def _phases(geometry: _Geometry, axis: int) -> list[_Phase]:
+    """Tap t meets pixel stride·q + r at small pixel q + (r + padding − dilation·t) / stride, where that is whole."""
+    stride, padding, dilation = geometry.stride[axis], geometry.padding[axis], geometry.dilation[axis]
+    phases = []
+    for r in range(stride):
+        meeting = [t for t in reversed(range(geometry.window[axis])) if (r + padding - dilation * t) % stride == 0]
+        first = (r + padding - dilation * meeting[0]) // stride if meeting else 0
+        step = dilation // math.gcd(dilation, stride)
+        phases.append(_Phase(tuple(meeting), first, step, -(-geometry.large[axis] // stride)))
+    return phases
+
+
+def _margins(phases: list[_Phase], length: int) -> Pair:
+    """How far the windows of all phases reach beyond both ends of a small image of this length."""
+    last = max(phase.first + phase.count - 1 + phase.step * (len(phase.taps) - 1) for phase in phases)
+    return max(0, -min(phase.first for phase in phases)), max(0, last - (length - 1))
+
+
+def _padded_windows(geometry: _Geometry, large: jax.Array) -> list[jax.Array]:
+    (top, left), origin = geometry.padding, (0, 0)
+    windows = _Windows(geometry.small, geometry.window, origin, geometry.stride, geometry.dilation)
+    return _columns(_pad(large, (top, top), (left, left)), windows)
+
+
+def _columns(image: jax.Array, windows: _Windows) -> list[jax.Array]:
+    """The windows as matrices [B·windows, taps·C], to be multiplied with consecutive parts of the kernel and summed.
+
+    One matrix per row of taps: within a row a window is one run of memory, which XLA copies at full speed; a window of
+    several runs it copies number by number. If the runs are very short, two rounds of slices are faster.
+    """
+    batch, height, width, channels = image.shape
+    (rows, columns), (kh, kw) = windows.count, windows.taps
+    if windows.taps == (height, width) or (windows.taps == (1, 1) and windows.count == (height, width)):
+        return [image.reshape(batch * rows * columns, kh * kw * channels)]
+    if kw * channels < FEW_NUMBERS:
+        image = jnp.concatenate([_every(image, windows, 1, tap) for tap in range(kw)], axis=3)
+        image = jnp.concatenate([_every(image, windows, 0, tap) for tap in range(kh)], axis=3)
+        return [image.reshape(batch * rows * columns, kh * kw * channels)]
+    spread_taps = windows.dilation[1] > 1
+    starts = np.arange(kw if spread_taps else 1) * windows.dilation[1]
+    run = channels if spread_taps else kw * channels
+    across = (windows.origin[1] + np.arange(columns)[:, None] * windows.stride[1] + starts) * channels
+    down = windows.origin[0] + np.arange(rows)[:, None, None] * windows.stride[0]
+    image = image.reshape(batch, height, width * channels)
+    return [
+        _runs(image, down + tap * windows.dilation[0], across, run).reshape(batch * rows * columns, kw * channels)
+        for tap in range(kh)
+    ]
+
+
+def _every(image: jax.Array, windows: _Windows, axis: int, tap: int) -> jax.Array:
+    """Along one axis, the pixels that this tap sees."""
+    start = windows.origin[axis] + tap * windows.dilation[axis]
+    stop = start + (windows.count[axis] - 1) * windows.stride[axis] + 1
+    return lax.slice_in_dim(image, start, stop, windows.stride[axis], axis=1 + axis)
+
+
+def _runs(image: jax.Array, row: np.ndarray, start: np.ndarray, length: int) -> jax.Array:
+    """image[:, row, start : start + length] of [B, H, N] for all rows and starts, which are broadcast: [B, …, length]."""
+    where = np.stack(np.broadcast_arrays(row, start), axis=-1).astype(np.int32)
+    dimensions = lax.GatherDimensionNumbers(
+        offset_dims=(0, where.ndim), collapsed_slice_dims=(1,), start_index_map=(1, 2)
+    )
+    return lax.gather(image, where, dimensions, (image.shape[0], 1, length), mode="promise_in_bounds")
+
+
+def _multiply(columns: list[jax.Array], kernel: jax.Array, size: Pair) -> jax.Array:
+    """Σ over parts of columns · part of the kernel, as an image [B, *size, channels]."""
+    parts = kernel.reshape(len(columns), -1, kernel.shape[3])
+    products = [matrix @ parts[n] for n, matrix in enumerate(columns)]
+    return sum(products[1:], products[0]).reshape(-1, *size, kernel.shape[3])
+
+
+def _pad(image: jax.Array, rows: Pair, columns: Pair) -> jax.Array:
+    """Zeros around the image; a negative number takes rows or columns away."""
+    if rows == columns == (0, 0):
+        return image
+    return lax.pad(image, jnp.zeros((), image.dtype), ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0)))

@@ -1,0 +1,135 @@
+"""The DCGAN on MNIST against PyTorch: two passes of the discriminator, three of its running statistics."""
+
+import copy
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from jaxgen import torch_weights
+from jaxgen.models import dcgan
+from tests import torch_recipes
+from tests.parity import optax_moments, tensors_of, torch_moments, variables_of
+from tests.test_vae import (
+    Arrays,
+    assert_same_gradients_and_statistics,
+    assert_same_metrics,
+    assert_within_spread,
+    channels_first,
+    soft_spots,
+)
+
+History = list[dict[str, float]]
+
+
+class Pair:
+    """The recipe here and in PyTorch, from the same weights; both give the generator's tensors, the discriminator's,
+    and the losses of every step. The noise is a function of the step.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        torch.manual_seed(0)
+        self.g, self.d = torch_recipes.MnistGenerator().to(dtype), torch_recipes.MnistDiscriminator().to(dtype)
+        self.recipe = dcgan.mnist_recipe()
+        weights = {
+            "generator": variables_of(dcgan.MnistGenerator(), self.g),
+            "discriminator": variables_of(dcgan.MnistDiscriminator(), self.d),
+        }
+        self.state = self.recipe.init(jax.random.key(0), weights)
+
+    def train(self, batches: np.ndarray) -> tuple[Arrays, Arrays, History]:
+        state, update, history = self.state, jax.jit(self.recipe.update), []
+        for number, batch in enumerate(batches):
+            state, metrics = update(state, batch, self.noise(number, len(batch)))
+            history.append({name: float(value) for name, (value, _) in metrics.items()})
+            assert {float(weight) for _, weight in metrics.values()} == {1}
+        return (
+            {**torch_weights.flatten(state.generator), **optax_moments(state.generator_optimizer)},
+            {**torch_weights.flatten(state.discriminator), **optax_moments(state.discriminator_optimizer)},
+            history,
+        )
+
+    def train_torch(
+        self, batches: np.ndarray, order: np.random.Generator | None = None
+    ) -> tuple[Arrays, Arrays, History]:
+        """Each batch in an order of its own where `order` is given."""
+        g, d = copy.deepcopy((self.g, self.d))
+        optimizers, history = (torch_recipes.mnist_optimizer(g), torch_recipes.mnist_optimizer(d)), []
+        for number, batch in enumerate(batches):
+            rows = np.arange(len(batch)) if order is None else order.permutation(len(batch))
+            noise = (torch.from_numpy(np.asarray(z)[rows]) for z in self.noise(number, len(batch)))
+            history.append(torch_recipes.mnist_step(g, d, *optimizers, channels_first(batch[rows]), *noise))
+        return (
+            {**tensors_of(g), **torch_moments(g, optimizers[0])},
+            {**tensors_of(d), **torch_moments(d, optimizers[1])},
+            history,
+        )
+
+    def noise(self, number: int, batch_size: int) -> dcgan.Noise:
+        return self.recipe.noise(jax.random.key(number), batch_size)
+
+
+def test_trains_as_pytorch_does(float64: None) -> None:
+    pair = Pair(torch.float64)
+    batches = soft_spots(5 * 8, 28, np.float64).reshape(5, 8, 28, 28, 1)
+    *ours, our_history = pair.train(batches)
+    *theirs, their_history = pair.train_torch(batches)
+    assert_same_metrics(our_history, their_history, 1e-9)
+    reordered = [pair.train_torch(batches, np.random.default_rng(seed)) for seed in range(3)]
+    for network, passes in ((0, 2), (1, 3)):  # the generator runs twice a step, the discriminator three times
+        assert_within_spread(ours[network], theirs[network], [run[network] for run in reordered])
+        counters = {name for name in theirs[network] if name.endswith("num_batches_tracked")}
+        assert {int(ours[network][name]) for name in counters} == {5 * passes}
+
+
+def test_one_step_in_float32() -> None:
+    pair = Pair(torch.float32)
+    batches = soft_spots(16, 28, np.float32)[None]
+    *ours, our_history = pair.train(batches)
+    *theirs, their_history = pair.train_torch(batches)
+    assert_same_metrics(our_history, their_history, 1e-5)
+    for network in (0, 1):
+        assert_same_gradients_and_statistics(ours[network], theirs[network])
+
+
+def test_sampling_uses_the_running_statistics() -> None:
+    pair = Pair(torch.float32)
+    with torch.no_grad():
+        for _ in range(3):
+            pair.g(torch.rand(16, 62))
+    generator = dcgan.MnistGenerator()
+    images = jax.jit(dcgan.sample, static_argnums=(0, 3))(
+        generator, variables_of(generator, pair.g), jax.random.key(1), 5
+    )
+    z = np.array(generator.prior(jax.random.key(1), 5))
+    wanted = torch_recipes.sample(pair.g, torch.from_numpy(z)).permute(0, 2, 3, 1)
+    assert images.shape == (5, 28, 28, 1)
+    np.testing.assert_allclose(images, wanted, rtol=0, atol=1e-5)
+    with torch.no_grad():
+        assert float((pair.g(torch.from_numpy(z)).permute(0, 2, 3, 1) - wanted).abs().max()) > 1e-3
+
+
+def test_initial_weights_are_narrow_normals() -> None:
+    """Normal(0, 0.02), biases 0, batch norms as they come; mean and deviation within five standard errors."""
+    state = dcgan.mnist_recipe().init(jax.random.key(0))
+    for variables in (state.generator, state.discriminator):
+        for name, tensor in torch_weights.flatten(variables).items():
+            if tensor.ndim > 1:
+                assert abs(tensor.mean()) < 5 * 0.02 / np.sqrt(tensor.size), name
+                assert abs(tensor.std() - 0.02) < 5 * 0.02 / np.sqrt(2 * tensor.size), name
+                assert tensor.min() < -0.04 < 0.04 < tensor.max(), name
+            else:
+                ones = name.endswith(("running_var", "weight"))
+                assert np.all(tensor == ones), name
+
+
+def test_the_two_noises_are_uniform_named_and_independent() -> None:
+    noise = dcgan.mnist_recipe().noise(jax.random.key(0), 128)
+    for z in (noise.z_discriminator, noise.z_generator):
+        assert z.shape == (128, 62)
+        assert 0 <= z.min() < 0.001
+        assert 0.999 < z.max() < 1
+        assert abs(z.mean() - 0.5) < 5 / np.sqrt(12 * z.size)
+    assert abs(np.corrcoef(noise.z_discriminator.ravel(), noise.z_generator.ravel())[0, 1]) < 5 / np.sqrt(128 * 62)
