@@ -1,7 +1,6 @@
 """Progress of a run on the screen: a live line on a terminal, a plain line an epoch elsewhere."""
 
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -22,13 +21,12 @@ class Progress:
     def begin(self, epochs: int, steps: int, epoch: int, step: int) -> None:
         """`epochs` of `steps` each are asked for; `epoch` of them are finished, and `step` of the next."""
         self.epochs, self.steps = epochs, steps
-        self.first, self.began = epoch * steps + step, time.perf_counter()
         if sys.stdout.isatty():
             from tqdm import tqdm
 
             form = "epoch {desc} |{bar}| {rate_fmt}{postfix} · {remaining} left"
             self.bar = tqdm(
-                total=epochs * steps, initial=self.first, unit=" steps", bar_format=form, file=sys.stdout,
+                total=epochs * steps, initial=epoch * steps + step, unit=" steps", bar_format=form, file=sys.stdout,
                 dynamic_ncols=True, leave=False,
             )  # fmt: skip
 
@@ -38,15 +36,14 @@ class Progress:
             self.bar.set_description_str(f"{min(epoch + 1, self.epochs)}/{self.epochs}", refresh=False)
             self.bar.update(epoch * self.steps + step - self.bar.n)
 
-    def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """An epoch has ended."""
+    def epoch(self, epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
+        """An epoch has ended, after so many seconds of training."""
         figures = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         if self.bar is not None:
             self.bar.set_postfix_str(figures, refresh=False)
             return
-        elapsed, done = time.perf_counter() - self.began, epoch * self.steps - self.first
-        left = elapsed / done * (self.epochs * self.steps - self.first - done)
-        print(f"epoch {epoch}/{self.epochs}  {figures}  {done / elapsed:,.1f} steps/s  {clock(left)} left", flush=True)
+        rate, left = self.steps / seconds, (self.epochs - epoch) * seconds
+        print(f"epoch {epoch}/{self.epochs}  {figures}  {rate:,.1f} steps/s  {clock(left)} left", flush=True)
 
     def close(self) -> None:
         if self.bar is not None:

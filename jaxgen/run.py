@@ -320,7 +320,7 @@ class Run:
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         self.remember(line)
-        self.progress.epoch(epoch, metrics)
+        self.progress.epoch(epoch, metrics, seconds)
 
     def remember(self, line: dict[str, float]) -> None:
         for name, value in line.items():
