@@ -29,7 +29,9 @@ class Twins(NamedTuple):
 
 
 TWINS = {
-    "lstm": Twins(completion.RowCompleter("lstm"), partial(torch_recipes.RowCompleter, "lstm"), [(16, 28, 56)], 335_928),
+    "lstm": Twins(
+        completion.RowCompleter("lstm"), partial(torch_recipes.RowCompleter, "lstm"), [(16, 28, 56)], 335_928
+    ),
     "gru": Twins(completion.RowCompleter("gru"), partial(torch_recipes.RowCompleter, "gru"), [(16, 28, 56)], 255_544),
     "autoencoder": Twins(autoencoder.ConvAutoencoder(), torch_recipes.ConvAutoencoder, [(16, 32, 32, 3)], 2_331),
     "mnist generator": Twins(dcgan.MnistGenerator(), torch_recipes.MnistGenerator, [(16, 62)], 6_640_193),

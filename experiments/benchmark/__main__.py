@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -88,7 +89,8 @@ def measure(name: str, effort: Effort) -> dict[str, Any]:
         say(name, "starting")
         starts = processes.measure_starts(case.command, effort.starts)
         say(name, "memory")
-        peaks = {system: processes.measure_memory(system, name) for system in (OURS, *effort.rivals)}
+        ten_batches = (10 * case.config.batch_size, *case.shape)
+        peaks = {system: processes.measure_memory(system, name, ten_batches) for system in (OURS, *effort.rivals)}
 
     what = f"{case.config.data} {'×'.join(map(str, case.shape))}"
     return {
@@ -106,14 +108,12 @@ def measure(name: str, effort: Effort) -> dict[str, Any]:
 def whole_command(figures: dict[str, Any]) -> dict[str, Any]:
     """dcgan_digits as its users run it, from start to last picture; and PyTorch's training for as many epochs."""
     say("dcgan_digits", "the whole command")
-    epochs = 200
-    command = ("experiments.dcgan_digits", "--epochs", str(epochs))
-    epoch = figures["seconds_per_epoch"]
+    case, epoch = CASES["dcgan_digits"](), figures["seconds_per_epoch"]
     return {
-        "command": f"python -m {' '.join(command)}",
-        "seconds": processes.measure_command(command),
-        "epochs": epochs,
-        "pytorch_training_seconds": epochs * epoch[epoch["best_rival"]]["median"],
+        "command": f"python -m {' '.join(case.command)}",
+        "seconds": processes.measure_command(case.command),
+        "epochs": case.config.epochs,
+        "pytorch_training_seconds": case.config.epochs * epoch[epoch["best_rival"]]["median"],
     }
 
 
@@ -123,6 +123,7 @@ def without_caches() -> None:
 
     jax.config.update("jax_enable_compilation_cache", False)
     torch.compiler.config.force_disable_caches = True
+    warnings.filterwarnings("ignore", "dynamo_pgo force disabled", UserWarning)  # it would say so
 
 
 def say(name: str, what: str) -> None:

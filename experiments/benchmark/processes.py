@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 from experiments.benchmark.stopwatch import Stopwatch
 
 
-def measure_memory(which: str, name: str) -> int:
-    """The peak of the resident set, in bytes, of a system that trains an epoch on ten batches of images."""
-    return int(child("memory", which, name)["peak_bytes"])
+def measure_memory(system: str, name: str, shape: tuple[int, ...]) -> int:
+    """The peak of the resident set, in bytes, of a system that trains an epoch on random images `shape`, [N, H, W, C]."""
+    return int(child("memory", system, name, *map(str, shape))["peak_bytes"])
 
 
 def measure_starts(command: tuple[str, ...], times: int) -> dict[str, list[float]]:
@@ -28,9 +28,9 @@ def measure_starts(command: tuple[str, ...], times: int) -> dict[str, list[float
     seconds: dict[str, list[float]] = {"cold": [], "warm": []}
     for _ in range(times):
         with tempfile.TemporaryDirectory() as cache:
-            for kind in seconds.values():
-                began = time.time()
-                kind.append(run_command("start", command, cache)["ended"] - began)
+            for kind in seconds:
+                began = time.time()  # a clock that both processes read
+                seconds[kind].append(run_command("start", command, cache)["ended"] - began)
     return seconds
 
 
@@ -62,19 +62,24 @@ def child(*arguments: str, **environment: str) -> dict[str, Any]:
     return found
 
 
-def train_for_memory(which: str, name: str) -> dict[str, int]:
-    from experiments.benchmark import cases, race
-    from experiments.benchmark.images import random_images
+def train_for_memory(system: str, name: str, *shape: str) -> dict[str, Any]:
+    """Train an epoch; neither system's process imports the other."""
+    size = tuple(map(int, shape))
+    if system == "jaxgen":
+        from experiments.benchmark.cases import CASES
+        from experiments.benchmark.images import random_images
+        from experiments.benchmark.race import Jaxgen
 
-    case = cases.CASES[name]()
-    images = random_images((10 * case.config.batch_size, *case.shape))
-    if which == race.OURS:
-        ours = race.Jaxgen(case, images)
+        ours = Jaxgen(CASES[name](), random_images(size))
         ours.train(ours.steps)
     else:
-        rival = race.PyTorch(name, case.floats(images), compile=which == race.COMPILED)
-        rival.train(len(rival.training.loader))
-    return {"peak_bytes": peak_bytes()}
+        import numpy as np
+
+        from tests.torch_recipes import Training
+
+        floats = np.random.default_rng(0).random(size, np.float32)
+        Training(name, floats, compile=system == "pytorch_compiled").epoch()
+    return {"peak_bytes": peak_bytes(), "both": {"jax", "torch"} <= sys.modules.keys()}
 
 
 def peak_bytes() -> int:

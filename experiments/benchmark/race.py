@@ -30,7 +30,7 @@ class Effort(NamedTuple):
     training: float = 2.0  # seconds that ours trains in a turn
     generating_rounds: int = 12
     generating: float = 0.3
-    starts: int = 3  # cold and warm ones; 0: nothing at all that needs a process of its own
+    starts: int = 3  # cold and warm ones, two at least; or 0: nothing that needs a process of its own
 
 
 class Jaxgen:
