@@ -35,14 +35,10 @@ class Pair:
     and the losses of every step. The noise is a function of the step.
     """
 
-    def __init__(self, dtype: torch.dtype, learning_rate: float = 2e-4) -> None:
-        torch.manual_seed(0)
-        self.g, self.d = torch_recipes.MnistGenerator().to(dtype), torch_recipes.MnistDiscriminator().to(dtype)
-        self.learning_rate = learning_rate
-        self.recipe = dcgan.mnist_recipe()
-        if learning_rate != 2e-4:
-            adam = optax.adam(learning_rate, b1=0.5)
-            self.recipe = dcgan.mnist_recipe(generator_optimizer=adam, discriminator_optimizer=adam)
+    def __init__(self, g: torch.nn.Module, d: torch.nn.Module, learning_rate: float | None = None) -> None:
+        self.g, self.d, self.learning_rate = g, d, learning_rate
+        adam = None if learning_rate is None else optax.adam(learning_rate, b1=0.5)
+        self.recipe = dcgan.mnist_recipe(generator_optimizer=adam, discriminator_optimizer=adam)
         weights = {
             "generator": variables_of(dcgan.MnistGenerator(), self.g),
             "discriminator": variables_of(dcgan.MnistDiscriminator(), self.d),
@@ -67,8 +63,9 @@ class Pair:
         """Each batch in an order of its own where `order` is given."""
         g, d = copy.deepcopy((self.g, self.d))
         optimizers, history = (torch_recipes.mnist_optimizer(g), torch_recipes.mnist_optimizer(d)), []
-        for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = self.learning_rate
+        if self.learning_rate is not None:
+            for optimizer in optimizers:
+                optimizer.param_groups[0]["lr"] = self.learning_rate
         for number, batch in enumerate(batches):
             rows = np.arange(len(batch)) if order is None else order.permutation(len(batch))
             noise = (torch.from_numpy(np.asarray(z)[rows]) for z in self.noise(number, len(batch)))
@@ -84,7 +81,9 @@ class Pair:
 
 
 def test_trains_as_pytorch_does(float64: None) -> None:
-    pair, batches = Pair(torch.float64), digits(4, 8, np.float64)
+    torch.manual_seed(0)
+    pair = Pair(torch_recipes.MnistGenerator().double(), torch_recipes.MnistDiscriminator().double())
+    batches = digits(4, 8, np.float64)
     *ours, our_history = pair.train(batches)
     *theirs, their_history = pair.train_torch(batches)
     assert_same_metrics(our_history, their_history, 1e-9)
@@ -96,10 +95,16 @@ def test_trains_as_pytorch_does(float64: None) -> None:
 
 
 def test_losses_and_gradients_in_float32() -> None:
-    """At a learning rate of 0: else the generator learns from a discriminator that Adam has moved by the sign of
-    gradients that are rounding.
+    """Where float32 can tell: one activation in 400,000 that falls on the other side of a ReLU changes the gradients by
+    a thousandth, in PyTorch against itself too. So Adam does not move the discriminator between the two gradients (its
+    first step takes the sign of each number, rounding or not); the fakes differ from each other, as untrained ones
+    hardly do; and with this seed no activation is so near to zero.
     """
-    pair, batches = Pair(torch.float32, learning_rate=0), digits(1, 16, np.float32)
+    torch.manual_seed(5)
+    g, d = torch_recipes.MnistGenerator(), torch_recipes.MnistDiscriminator()
+    with torch.no_grad():
+        g.deconv[3].weight *= 20
+    pair, batches = Pair(g, d, learning_rate=0), digits(1, 8, np.float32)
     *ours, our_history = pair.train(batches)
     *theirs, their_history = pair.train_torch(batches)
     assert_same_metrics(our_history, their_history, 1e-5)
@@ -116,20 +121,20 @@ def test_leaky_relu_has_pytorchs_gradient_at_zero() -> None:
 
 
 def test_sampling_uses_the_running_statistics() -> None:
-    pair = Pair(torch.float32)
+    torch.manual_seed(0)
+    network, generator = torch_recipes.MnistGenerator(), dcgan.MnistGenerator()
     with torch.no_grad():
         for _ in range(3):
-            pair.g(torch.rand(16, 62))
-    generator = dcgan.MnistGenerator()
-    images = jax.jit(dcgan.sample, static_argnums=(0, 3))(
-        generator, variables_of(generator, pair.g), jax.random.key(1), 5
-    )
-    z = np.array(generator.prior(jax.random.key(1), 5))
-    wanted = torch_recipes.sample(pair.g, torch.from_numpy(z)).permute(0, 2, 3, 1)
+            network(torch.rand(16, 62))
+    sample = jax.jit(dcgan.sample, static_argnums=(0, 3))
+    images = sample(generator, variables_of(generator, network), jax.random.key(1), 5)
+    z = torch.from_numpy(np.array(generator.prior(jax.random.key(1), 5)))
+    wanted = torch_recipes.sample(network, z).permute(0, 2, 3, 1)
     assert images.shape == (5, 28, 28, 1)
     np.testing.assert_allclose(images, wanted, rtol=0, atol=1e-5)
     with torch.no_grad():
-        assert float((pair.g(torch.from_numpy(z)).permute(0, 2, 3, 1) - wanted).abs().max()) > 1e-3
+        in_training = network(z).permute(0, 2, 3, 1)
+    assert float((in_training - wanted).abs().max()) > 1e-3
 
 
 def test_initial_weights_are_narrow_normals() -> None:

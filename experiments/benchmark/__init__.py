@@ -9,7 +9,8 @@ order, with the thread counts that they choose themselves. Ours is `jaxgen.train
 it; PyTorch's is the reference of the parity tests (`tests/torch_recipes.py`): a `DataLoader` over float32 tensors and
 `.item()` at every step, eagerly and with `torch.compile`. After a warm-up they take turns in one process, A B C A B C …
 A turn is an epoch, or, where that takes long, a slice of one: ours trains for a given time and the others do the same
-number of steps, each going on where its last turn ended. Compilation is not in the figures; it has its own column.
+number of steps, each going on where its last turn ended. Compilation is not in the figures; it has its own column: what JAX says it took, and how much longer
+PyTorch's two turns of warm-up were than its usual ones.
 
 **The ratio** is taken within each round, so that what slows the machine down for a while slows both. Its interval is
 the one for the median that holds whatever the distribution is (between two order statistics). It is taken against the
@@ -20,7 +21,7 @@ the layers, forward and backward, from their shapes, gradients that the recipe d
 best of many float32 products of 2048 × 2048, by XLA or by PyTorch, measured around the race.
 
 **Memory and starting time** are those of processes started for it alone. Memory: the peak of the resident set after
-an epoch on ten batches of images, so that PyTorch is not charged for its copies of the data as float32. Start: from
+ten steps on ten batches of images, so that PyTorch is not charged for its copies of the data as float32. Start: from
 the command to the end of the first training step, with an empty compilation cache and with the one that the first
 start left; the files are in the system's cache.
 
@@ -29,4 +30,7 @@ start left; the files are in the system's cache.
 Without the original files of MNIST or CIFAR-10 random images take their place, and the table says so: nothing here
 depends on what a pixel's value is. `--quick` takes fewer and shorter turns and leaves out `torch.compile` and all that
 needs a process of its own.
+
+Nothing else should be running: PyTorch's threads wait for each other, and on a busy machine much longer than ours. The
+table says how busy it was before the start.
 """

@@ -19,7 +19,7 @@ from experiments.benchmark.stopwatch import Stopwatch
 
 
 def measure_memory(system: str, name: str, shape: tuple[int, ...]) -> int:
-    """The peak of the resident set, in bytes, of a system that trains an epoch on random images `shape`, [N, H, W, C]."""
+    """The peak of the resident set, in bytes, of a system that trains on random images of this shape, [N, H, W, C]."""
     return int(child("memory", system, name, *map(str, shape))["peak_bytes"])
 
 
@@ -63,22 +63,21 @@ def child(*arguments: str, **environment: str) -> dict[str, Any]:
 
 
 def train_for_memory(system: str, name: str, *shape: str) -> dict[str, Any]:
-    """Train an epoch; neither system's process imports the other."""
+    """Ten steps or a few more. Neither system's process imports the other."""
     size = tuple(map(int, shape))
     if system == "jaxgen":
         from experiments.benchmark.cases import CASES
         from experiments.benchmark.images import random_images
         from experiments.benchmark.race import Jaxgen
 
-        ours = Jaxgen(CASES[name](), random_images(size))
-        ours.train(ours.steps)
+        Jaxgen(CASES[name](), random_images(size)).train(10)
     else:
         import numpy as np
 
         from tests.torch_recipes import Training
 
         floats = np.random.default_rng(0).random(size, np.float32)
-        Training(name, floats, compile=system == "pytorch_compiled").epoch()
+        Training(name, floats, compile=system == "pytorch_compiled").epoch(10)
     return {"peak_bytes": peak_bytes(), "both": {"jax", "torch"} <= sys.modules.keys()}
 
 

@@ -87,10 +87,11 @@ def race_training(ours: Jaxgen, rivals: Mapping[str, PyTorch], effort: Effort) -
         steps = turn_length(ours, effort.training)
     compiling = {OURS: stopwatch.spent["compiling"]}
     turns = {name: rival.train for name, rival in rivals.items()}
-    first = take_turns(turns, steps, 1)
+    warming = take_turns(turns, steps, 2)  # torch.compile is at work at a smaller batch too, and once more after it
     a_step = take_turns({OURS: ours.train, **turns}, steps, effort.rounds)
-    if COMPILED in rivals:  # it compiles at the first steps: that is how much longer they took
-        compiling[COMPILED] = steps * (first[COMPILED][0] - statistics.median(a_step[COMPILED]))
+    if COMPILED in rivals:
+        usual = statistics.median(a_step[COMPILED])
+        compiling[COMPILED] = steps * sum(each - usual for each in warming[COMPILED])
     return {
         "steps_per_epoch": ours.steps,
         "steps_per_turn": steps,

@@ -218,7 +218,7 @@ def _weigh_by_library(geometry: _Geometry, large: jax.Array, small: jax.Array) -
 class _Windows(NamedTuple):
     """The windows that a kernel sees as it steps over an image, the first pixel of the first one at `origin`."""
 
-    count: Pair
+    number: Pair
     taps: Pair
     origin: Pair
     stride: Pair
@@ -247,7 +247,7 @@ def _weigh_by_products(geometry: _Geometry, large: jax.Array, small: jax.Array) 
 
 def _spread_by_products(geometry: _Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
     """The rule: where patches do not overlap they are laid side by side. Where they do, they are added up if the
-    large image has few channels, so that they are small; else each large pixel is computed from the small ones it meets.
+    large image has few channels, so that they are small; else each large pixel comes from the small ones it meets.
     """
     alone = (
         count == 1 or taps == step
@@ -291,7 +291,7 @@ def _add_patches(geometry: _Geometry, patches: jax.Array) -> jax.Array:
 
 def _spread_by_phases(geometry: _Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
     """large[stride·q + r] for one phase r < stride is a convolution of stride 1 of the small image with the taps that
-    meet this phase, last tap first. The phases are interleaved at the end; no zero of the padding between is multiplied.
+    meet this phase, last tap first. The phases are interleaved at the end; no zero in between is multiplied.
     """
     vertical, horizontal = _phases(geometry, 0), _phases(geometry, 1)
     (top, bottom), (left, right) = _margins(vertical, geometry.small[0]), _margins(horizontal, geometry.small[1])
@@ -301,24 +301,24 @@ def _spread_by_phases(geometry: _Geometry, small: jax.Array, kernel: jax.Array) 
 
     def pixels(v: _Phase, h: _Phase) -> jax.Array:
         if not (v.taps and h.taps):
-            return jnp.zeros((batch, v.count, h.count, channels), small.dtype)
+            return jnp.zeros((batch, v.number, h.number, channels), small.dtype)
         window, origin = (len(v.taps), len(h.taps)), (top + v.first, left + h.first)
-        columns = _columns(small, _Windows((v.count, h.count), window, origin, (1, 1), (v.step, h.step)))
-        return _multiply(columns, kernel[np.array(v.taps)][:, np.array(h.taps)], (v.count, h.count))
+        columns = _columns(small, _Windows((v.number, h.number), window, origin, (1, 1), (v.step, h.step)))
+        return _multiply(columns, kernel[np.array(v.taps)][:, np.array(h.taps)], (v.number, h.number))
 
     rows = [jnp.concatenate([pixels(v, h) for h in horizontal], axis=3) for v in vertical]  # [B, q, q', stride'·C]
-    large = jnp.stack(rows, axis=2).reshape(batch, len(vertical) * vertical[0].count, -1, channels)
+    large = jnp.stack(rows, axis=2).reshape(batch, len(vertical) * vertical[0].number, -1, channels)
     return large[:, : geometry.large[0], : geometry.large[1]]
 
 
 class _Phase(NamedTuple):
-    """The large pixels stride·q + r of one r along one axis, q < count: pixel q meets tap taps[n] at small pixel
+    """The large pixels stride·q + r of one r along one axis, q < number: pixel q meets tap taps[n] at small pixel
     first + q + step·n."""
 
     taps: tuple[int, ...]
     first: int
     step: int
-    count: int
+    number: int
 
 
 def _phases(geometry: _Geometry, axis: int) -> list[_Phase]:
@@ -335,7 +335,7 @@ def _phases(geometry: _Geometry, axis: int) -> list[_Phase]:
 
 def _margins(phases: list[_Phase], length: int) -> Pair:
     """How far the windows of all phases reach beyond both ends of a small image of this length."""
-    last = max(phase.first + phase.count - 1 + phase.step * (len(phase.taps) - 1) for phase in phases)
+    last = max(phase.first + phase.number - 1 + phase.step * (len(phase.taps) - 1) for phase in phases)
     return max(0, -min(phase.first for phase in phases)), max(0, last - (length - 1))
 
 
@@ -352,8 +352,8 @@ def _columns(image: jax.Array, windows: _Windows) -> list[jax.Array]:
     several runs it copies number by number. If the runs are very short, two rounds of slices are faster.
     """
     batch, height, width, channels = image.shape
-    (rows, columns), (kh, kw) = windows.count, windows.taps
-    if windows.taps == (height, width) or (windows.taps == (1, 1) and windows.count == (height, width)):
+    (rows, columns), (kh, kw) = windows.number, windows.taps
+    if windows.taps == (height, width) or (windows.taps == (1, 1) and windows.number == (height, width)):
         return [image.reshape(batch * rows * columns, kh * kw * channels)]
     if kw * channels < FEW_NUMBERS:
         image = jnp.concatenate([_every(image, windows, 1, tap) for tap in range(kw)], axis=3)
@@ -374,12 +374,12 @@ def _columns(image: jax.Array, windows: _Windows) -> list[jax.Array]:
 def _every(image: jax.Array, windows: _Windows, axis: int, tap: int) -> jax.Array:
     """Along one axis, the pixels that this tap sees."""
     start = windows.origin[axis] + tap * windows.dilation[axis]
-    stop = start + (windows.count[axis] - 1) * windows.stride[axis] + 1
+    stop = start + (windows.number[axis] - 1) * windows.stride[axis] + 1
     return lax.slice_in_dim(image, start, stop, windows.stride[axis], axis=1 + axis)
 
 
 def _runs(image: jax.Array, row: np.ndarray, start: np.ndarray, length: int) -> jax.Array:
-    """image[:, row, start : start + length] of [B, H, N] for all rows and starts, which are broadcast: [B, …, length]."""
+    """image[:, row, start : start + length] of [B, H, N] for all rows and starts, broadcast: [B, …, length]."""
     where = np.stack(np.broadcast_arrays(row, start), axis=-1).astype(np.int32)
     dimensions = lax.GatherDimensionNumbers(
         offset_dims=(0, where.ndim), collapsed_slice_dims=(1,), start_index_map=(1, 2)

@@ -5,11 +5,12 @@ Both gradients are written by hand. What makes them fast on the CPU, where the s
 - the gradient of the recurrent weight is one matrix product over all steps. Autodiff adds it up step by step, and so
   reads and writes the whole matrix T times;
 - whatever does not wait for the step before is computed for all steps at once: the products with the inputs, the
-  derivatives of the gates. A loop is left with one product and a few multiplications a step;
-- these write straight into buffers that hold all steps, so that a step is some eight kernels, none of which copies.
-  XLA runs a loop body that short in order; of a longer one it hands kernels of a few microseconds from thread to
-  thread, which costs more than they do;
-- sigmoid(a) = ½ + ½ tanh(a/2), so that one tanh serves several gates. Buffers keep the tanh.
+  derivatives of the gates. A loop is left with one product and a few multiplications a step, and the first step, which
+  has no state before it, with no product;
+- these write straight into buffers that hold all steps, which makes a step of about eight kernels. XLA runs a loop body
+  that short in order; of a longer one it hands kernels of a few microseconds from thread to thread, at a higher price
+  than their own;
+- sigmoid(a) = ½ + ½ tanh(a/2), so that one tanh serves several gates. The buffers keep the tanh.
 
 Inside, time is the first axis, so that a step is contiguous, and the gates have an axis of their own: [T, B, gates, H].
 """
@@ -88,12 +89,12 @@ def _lstm_forward(
         return gates, cs, _write(hs, o * jnp.tanh(_read(cs, t)), t)
 
     def step(t: Step, buffers: Arrays) -> Arrays:
-        gates, cs, hs = buffers  # of the gates, those still to come hold their inputs
+        gates, cs, hs = buffers
         recurrent = _read(hs, t - 1) @ weight_hh
-        return cell(t, _read(gates, t) + recurrent.reshape(batch, 4, hidden), _read(cs, t - 1), buffers)
+        return cell(t, _read(inputs, t) + recurrent.reshape(batch, 4, hidden), _read(cs, t - 1), buffers)
 
     zeros = jnp.zeros((steps, batch, hidden), inputs.dtype)
-    first = cell(0, inputs[0], zeros[0], (inputs, zeros, zeros))
+    first = cell(0, inputs[0], zeros[0], (jnp.zeros_like(inputs), zeros, zeros))
     gates, cs, hs = lax.fori_loop(1, steps, step, first)
     return hs, (x, weight_ih, weight_hh, gates, cs, hs)
 
@@ -116,8 +117,7 @@ def _lstm_backward(kept: Arrays, d_outputs: jax.Array) -> Arrays:
     c_to_c = jnp.concatenate([f[1:], jnp.zeros_like(f[:1])])
 
     def cell(t: Step, d_h: jax.Array, d_c: jax.Array, d_a: jax.Array) -> Arrays:
-        # The barrier: computed once, not again for each of the three gates.
-        d_c = lax.optimization_barrier(d_c * _read(c_to_c, t) + d_h * _read(h_to_c, t))
+        d_c = d_c * _read(c_to_c, t) + d_h * _read(h_to_c, t)
         d_a = _write(d_a, d_c[:, None] * _read(c_to_ifg, t), t)
         return d_c, _write(d_a, (d_h * _read(h_to_o, t))[:, None], t, gate=3)
 
