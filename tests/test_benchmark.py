@@ -211,50 +211,35 @@ def test_peak_memory_is_not_that_of_who_started_the_process() -> None:
     assert 1e6 < int(done.stdout) < processes.peak_bytes() / 2
 
 
-TINY = """
-import dataclasses, jax.numpy as jnp, jaxgen
-from jaxgen import pictures, run
-from jaxgen.config import Config as Base
-from jaxgen.models import completion
-
-@dataclasses.dataclass(frozen=True)
-class Config(Base):
-    epochs: int = {epochs}
-
-def main(config: Config) -> None:
-    images = jnp.zeros((1, 3, 2, 1), jnp.uint8)
-    with run.start(config, completion.windows(images, 2)) as this_run:
-        this_run.fit(completion.recipe(module=completion.RowCompleter("gru", 2, 2)))
-        this_run.picture("black", pictures.grid(images / 255, columns=1))
-"""
-
-
 @pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where an experiment `tiny` can be put."""
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{tmp_path}")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "tiny.py"
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
 
 
-def test_start_ends_with_the_first_step(tiny: Path) -> None:
-    tiny.write_text(TINY.format(epochs=10**12))  # nobody would see the end of it
-    starts = processes.measure_starts(("tiny",), times=1)
+@pytest.mark.usefixtures("at_root")
+def test_memory_is_that_of_one_system_alone() -> None:
+    assert processes.measure_memory("pytorch_eager", "conv_autoencoder", (50, 32, 32, 3)) > 1e7
+
+
+@pytest.mark.usefixtures("at_root")
+def test_start_ends_with_the_first_step() -> None:
+    starts = processes.measure_starts(("tests.tiny", "--epochs", "1000000000"), times=1)  # nobody would see the end
     assert list(starts) == ["cold", "warm"]
     assert all(len(seconds) == 1 for seconds in starts.values())
 
 
-def test_whole_command_is_taken_apart(tiny: Path) -> None:
-    tiny.write_text(TINY.format(epochs=1))
-    parts = processes.measure_command(("tiny",))
+@pytest.mark.usefixtures("at_root")
+def test_whole_command_is_taken_apart() -> None:
+    parts = processes.measure_command(("tests.tiny",))
     assert parts.keys() == {"total", "importing", "compiling", "training", "drawing", "saving", "other"}
     assert min(parts.values()) > 0
     assert sum(parts.values()) == pytest.approx(2 * parts["total"])
 
 
-def test_process_that_fails_says_why(tiny: Path) -> None:
-    with pytest.raises(RuntimeError, match="No module named 'tiny'"):
-        processes.measure_command(("tiny",))
+@pytest.mark.usefixtures("at_root")
+def test_process_that_fails_says_why() -> None:
+    with pytest.raises(RuntimeError, match=r"No module named 'tests\.nothing'"):
+        processes.measure_command(("tests.nothing",))
 
 
 # --- The command ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,163 @@
+"""Convolutions against PyTorch, over a grid of shapes and options, and what they are lowered to."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import conv2d, conv_transpose2d
+
+from jaxgen.ops.conv import conv, conv_transpose
+
+# (input [B, H, W, C_in], C_out, window, options): the recipes' layers, and one of every kind of option.
+CONV = [
+    ((2, 8, 8, 1), 16, (4, 4), {}),
+    ((2, 3, 3, 32), 1, (3, 3), {}),
+    ((2, 6, 6, 3), 5, (3, 3), {"padding": (1, 1)}),
+    ((1, 9, 7, 2), 3, (4, 4), {"stride": (2, 2), "padding": (1, 1)}),
+    ((2, 10, 11, 3), 4, (3, 2), {"stride": (3, 1), "padding": (0, 2), "dilation": (2, 3)}),
+    ((2, 7, 5, 40), 3, (3, 3), {"stride": (2, 1), "padding": (2, 1), "dilation": (1, 2)}),
+    ((1, 4, 4, 7), 3, (1, 1), {}),
+]
+TRANSPOSE = [
+    ((2, 1, 1, 6), 5, (3, 3), {}),
+    ((2, 5, 5, 8), 1, (4, 4), {}),
+    ((2, 4, 3, 8), 3, (2, 2), {"stride": (2, 2)}),
+    ((1, 4, 4, 6), 5, (4, 4), {"stride": (2, 2), "padding": (1, 1)}),
+    ((1, 3, 4, 5), 2, (3, 4), {"stride": (3, 2), "padding": (1, 0), "output_padding": (2, 1)}),
+    ((1, 3, 3, 2), 4, (2, 3), {"stride": (1, 2), "dilation": (3, 2), "output_padding": (2, 0)}),
+    ((1, 3, 3, 4), 4, (2, 2), {"stride": (4, 3), "output_padding": (1, 2)}),
+]
+
+
+def arrays(shape, channels, window, *, transposed: bool, dtype) -> tuple[np.ndarray, np.ndarray]:
+    chance = np.random.default_rng(0)
+    kernel = (*window, channels, shape[3]) if transposed else (*window, shape[3], channels)
+    return chance.normal(size=shape).astype(dtype), chance.normal(size=kernel).astype(dtype)
+
+
+def ours(function, x, kernel, options):
+    """Output, and the gradients of Σ output · w by both arguments for a w that tells all positions apart."""
+    y, pull = jax.vjp(lambda x, kernel: function(x, kernel, **options), jnp.asarray(x), jnp.asarray(kernel))
+    w = np.cos(np.arange(y.size)).reshape(y.shape).astype(y.dtype)
+    return [y, *pull(jnp.asarray(w))], w
+
+
+def theirs(function, x, kernel, options, w):
+    x = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()
+    kernel = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy()).requires_grad_()
+    y = function(x, kernel, **options)
+    y.backward(torch.from_numpy(w.transpose(0, 3, 1, 2).copy()))
+    outputs = [y.detach(), x.grad]
+    return [t.numpy().transpose(0, 2, 3, 1) for t in outputs] + [kernel.grad.numpy().transpose(2, 3, 1, 0)]
+
+
+def largest_error(function, reference, shape, channels, window, options, dtype) -> float:
+    """Of output and gradients, relative to each one's largest element."""
+    x, kernel = arrays(shape, channels, window, transposed=function is conv_transpose, dtype=dtype)
+    found, w = ours(function, x, kernel, options)
+    wanted = theirs(reference, x, kernel, options, w)
+    assert [a.shape for a in found] == [b.shape for b in wanted]
+    return max(float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30)) for a, b in zip(found, wanted, strict=True))
+
+
+CASES = [(conv, conv2d, *case) for case in CONV] + [(conv_transpose, conv_transpose2d, *case) for case in TRANSPOSE]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_pytorch_in_float64(case, float64):
+    assert largest_error(*case, np.float64) < 1e-11
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_pytorch_in_float32(case):
+    assert largest_error(*case, np.float32) < 1e-5
+
+
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+paddings = st.tuples(st.integers(0, 2), st.integers(0, 2))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)), window=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=pairs, padding=paddings, dilation=pairs, transposed=st.booleans(), wide=st.booleans(), data=st.data(),
+)  # fmt: skip
+def test_any_options_equal_pytorch(size, window, stride, padding, dilation, transposed, wide, data):
+    """Where PyTorch takes them; where it refuses, so do we."""
+    options = {"stride": stride, "padding": padding, "dilation": dilation}
+    if transposed:
+        extra = [st.integers(0, max(s, d) - 1) for s, d in zip(stride, dilation, strict=True)]
+        options["output_padding"] = data.draw(st.tuples(*extra))
+    function, reference = (conv_transpose, conv_transpose2d) if transposed else (conv, conv2d)
+    shape, channels = (2, *size, 12 if wide else 2), 3
+    with jax.enable_x64(True):
+        x, kernel = arrays(shape, channels, window, transposed=transposed, dtype=np.float64)
+        try:
+            reference(torch.zeros(2, shape[3], *size), torch.zeros(*kernel.transpose(3, 2, 0, 1).shape), **options)
+        except RuntimeError:
+            with pytest.raises(ValueError, match="conv"):
+                function(x, kernel, **options)
+            return
+        assert largest_error(function, reference, shape, channels, window, options, np.float64) < 1e-11
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "kernel", "options", "said"),
+    [
+        (conv, (1, 4, 4, 3), (3, 3, 2, 5), {}, "3 channels, the kernel takes 2"),
+        (conv, (1, 2, 2, 3), (3, 3, 3, 5), {}, "does not fit"),
+        (conv, (4, 4, 3), (3, 3, 3, 5), {}, "four dimensions"),
+        (conv, (1, 4, 4, 3), (3, 3, 3, 5), {"stride": (0, 1)}, "must be positive"),
+        (conv_transpose, (1, 4, 4, 3), (3, 3, 3, 5), {}, "3 channels, the kernel takes 5"),
+        (conv_transpose, (1, 1, 1, 3), (1, 1, 5, 3), {"padding": (1, 1)}, "leaves nothing"),
+        (conv_transpose, (1, 4, 4, 3), (3, 3, 5, 3), {"output_padding": (1, 0)}, "output_padding"),
+    ],
+)
+def test_what_does_not_fit_is_refused(function, x, kernel, options, said):
+    with pytest.raises(ValueError, match=said):
+        function(jnp.zeros(x), jnp.zeros(kernel), **options)
+
+
+@pytest.mark.parametrize("function", [conv, conv_transpose])
+def test_a_mapped_kernel_equals_a_loop(function):
+    chance = np.random.default_rng(1)
+    x, kernels = (jnp.asarray(chance.normal(size=s), jnp.float32) for s in ((3, 2, 5, 5, 4), (3, 3, 3, 4, 4)))
+    mapped = jax.vmap(function)(x, kernels)
+    np.testing.assert_allclose(mapped, [function(*pair) for pair in zip(x, kernels, strict=True)], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("function", [conv, conv_transpose])
+def test_gradients_have_gradients(function, float64):
+    """Reverse over reverse, against a difference quotient."""
+    x, kernel = (jnp.asarray(a) for a in arrays((1, 4, 4, 3), 3, (2, 2), transposed=False, dtype=np.float64))
+
+    def slope(kernel):
+        return jnp.sum(jnp.sin(jax.grad(lambda x: jnp.sum(jnp.tanh(function(x, kernel, stride=(2, 2)))))(x)))
+
+    direction, tiny = jnp.cos(jnp.arange(kernel.size, dtype=float)).reshape(kernel.shape), 1e-6
+    quotient = (slope(kernel + tiny * direction) - slope(kernel - tiny * direction)) / (2 * tiny)
+    assert float(jnp.vdot(jax.grad(slope)(kernel), direction)) == pytest.approx(float(quotient), rel=1e-6)
+
+
+def learning(function, options):
+    def step(_, kernel, x):
+        return kernel - 0.1 * jax.grad(lambda k, x: jnp.sum(function(x, k, **options) ** 2), argnums=0)(kernel, x)
+
+    return jax.jit(lambda kernel, x: jax.lax.fori_loop(0, 3, lambda n, k: step(n, k, x), kernel))
+
+
+@pytest.mark.parametrize(("function", "options"), [(conv, {"stride": (2, 2)}), (conv_transpose, {"stride": (2, 2)})])
+def test_on_the_cpu_a_loop_holds_no_convolution_and_elsewhere_it_does(function, options):
+    from jax import export
+
+    kernel, x = jnp.ones((3, 3, 4, 4)), jnp.ones((2, 6, 6, 4))
+    compiled = learning(function, options).lower(kernel, x).compile().as_text()
+    assert not re.search(r"\bconvolution\(|lhs_dilat", compiled)
+    for platform, has_convolutions in (("cpu", False), ("cuda", True)):
+        module = export.export(learning(function, options), platforms=[platform])(kernel, x).mlir_module()
+        assert ("stablehlo.convolution" in module) == has_convolutions
