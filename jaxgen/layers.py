@@ -30,8 +30,18 @@ def bounded_uniform(fan_in: int) -> Initializer:
     """
     bound = 1 / math.sqrt(fan_in)
 
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = float) -> jax.Array:  # as Flax's initialisers
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = float) -> jax.Array:
+        # Flat, for the same numbers: XLA takes up to five times as long to compile a draw of four dimensions.
+        return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
+
+    return init
+
+
+def normal(deviation: float) -> Initializer:
+    """Normal(0, deviation)."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = float) -> jax.Array:
+        return deviation * jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
 
     return init
 

@@ -11,7 +11,7 @@ from sklearn.datasets import load_sample_image
 from jaxgen import torch_weights
 from jaxgen.layers import Linear, flatten, initial, unflatten
 from jaxgen.models import autoencoder
-from jaxgen.models.autoencoder import ConvAutoencoder, Decoder, Encoder
+from jaxgen.models.autoencoder import ConvAutoencoder, Decoder
 from tests import torch_recipes
 from tests.parity import (
     channels_first,
@@ -105,10 +105,9 @@ class DenseDecoder(nn.Module):
     "module",
     [
         ConvAutoencoder(DenseEncoder(), DenseDecoder(), (8, 8, 3)),
-        ConvAutoencoder(encoder=Encoder(), decoder=Decoder(channels=3), input_shape=(12, 20, 3)),
-        ConvAutoencoder(decoder=Decoder(channels=1), input_shape=(28, 28, 1)),
+        ConvAutoencoder(decoder=Decoder(channels=1), input_shape=(28, 20, 1)),
     ],
-    ids=["fully connected", "a wide image", "gray"],
+    ids=["fully connected", "gray and narrow"],
 )
 def test_other_plugs_sizes_and_channels_learn(module: ConvAutoencoder) -> None:
     height, width, channels = module.input_shape
@@ -145,8 +144,8 @@ def test_reconstruct_is_pytorchs() -> None:
 
 def test_given_weights_are_copied_and_used() -> None:
     recipe = autoencoder.recipe()
-    weights = recipe.variables(recipe.init(jax.random.key(3)))
-    given = recipe.variables(recipe.init(jax.random.key(4), weights))
+    weights = variables_of(ConvAutoencoder(), torch_recipes.ConvAutoencoder())
+    given = recipe.variables(recipe.init(jax.random.key(0), weights))
     for ours, theirs in zip(jax.tree.leaves(given), jax.tree.leaves(weights), strict=True):
         assert ours.unsafe_buffer_pointer() != theirs.unsafe_buffer_pointer()
         np.testing.assert_array_equal(ours, theirs)

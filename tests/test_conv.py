@@ -22,6 +22,7 @@ CONV = [
     ((2, 10, 11, 3), 4, (3, 2), {"stride": (3, 1), "padding": (0, 2), "dilation": (2, 3)}),
     ((2, 7, 5, 40), 3, (3, 3), {"stride": (2, 1), "padding": (2, 1), "dilation": (1, 2)}),
     ((1, 4, 4, 7), 3, (1, 1), {}),
+    ((2, 9, 8, 64), 70, (3, 3), {"padding": (1, 1)}),  # large enough for Winograd's form
 ]
 TRANSPOSE = [
     ((2, 1, 1, 6), 5, (3, 3), {}),
@@ -31,6 +32,7 @@ TRANSPOSE = [
     ((1, 3, 4, 5), 2, (3, 4), {"stride": (3, 2), "padding": (1, 0), "output_padding": (2, 1)}),
     ((1, 3, 3, 2), 4, (2, 3), {"stride": (1, 2), "dilation": (3, 2), "output_padding": (2, 0)}),
     ((1, 3, 3, 4), 4, (2, 2), {"stride": (4, 3), "output_padding": (1, 2)}),
+    ((2, 8, 9, 70), 64, (3, 3), {"padding": (1, 1)}),
 ]
 
 

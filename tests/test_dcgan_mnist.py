@@ -83,15 +83,15 @@ class Pair:
 def test_trains_as_pytorch_does(float64: None) -> None:
     torch.manual_seed(0)
     pair = Pair(torch_recipes.MnistGenerator().double(), torch_recipes.MnistDiscriminator().double())
-    batches = digits(4, 8, np.float64)
+    batches = digits(3, 8, np.float64)
     *ours, our_history = pair.train(batches)
     *theirs, their_history = pair.train_torch(batches)
     assert_same_metrics(our_history, their_history, 1e-9)
-    reordered = [pair.train_torch(batches, np.random.default_rng(seed)) for seed in range(6)]
+    reordered = [pair.train_torch(batches, np.random.default_rng(seed)) for seed in range(5)]
     for network, passes in ((0, 2), (1, 3)):  # the generator runs twice a step, the discriminator three times
         assert_within_spread(ours[network], theirs[network], [run[network] for run in reordered])
         counters = {name for name in theirs[network] if name.endswith("num_batches_tracked")}
-        assert {int(ours[network][name]) for name in counters} == {4 * passes}
+        assert {int(ours[network][name]) for name in counters} == {3 * passes}
 
 
 def test_losses_and_gradients_in_float32() -> None:

@@ -110,14 +110,14 @@ def assert_same_gradients_and_statistics(ours: Arrays, theirs: Arrays) -> None:
 
 def test_trains_as_pytorch_does(float64: None) -> None:
     pair = Pair(torch.float64)
-    batches = soft_spots(6 * 8, 32, np.float64).reshape(6, 8, 32, 32, 1)
+    batches = soft_spots(5 * 6, 32, np.float64).reshape(5, 6, 32, 32, 1)
     (ours, our_history), (theirs, their_history) = pair.train(batches), pair.train_torch(batches)
     assert_same_metrics(our_history, their_history, 1e-9)
     reordered = [pair.train_torch(batches, np.random.default_rng(seed))[0] for seed in range(4)]
     assert_within_spread(ours, theirs, reordered)
     for name in theirs:
         if name.endswith("num_batches_tracked"):
-            assert ours[name] == theirs[name] == 6
+            assert ours[name] == theirs[name] == 5
 
 
 def test_one_step_in_float32() -> None:
@@ -141,8 +141,8 @@ def trained() -> torch_recipes.ConvVAE:
 
 @pytest.fixture
 def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four images at a time: six take two rounds."""
-    monkeypatch.setattr(vae, "BATCH", 4)
+    """Three images at a time: six take two rounds."""
+    monkeypatch.setattr(vae, "BATCH", 3)
 
 
 IMAGES = soft_spots(6, 32, np.float32)
@@ -176,11 +176,8 @@ def test_evaluate_is_pytorchs_loss_of_the_same_noise(trained: torch_recipes.Conv
 
 
 def test_without_noise_z_is_the_mean(trained: torch_recipes.ConvVAE) -> None:
-    variables = variables_of(MODULE, trained)
-    output = jax.jit(MODULE.apply)(variables, IMAGES)
+    output = jax.jit(MODULE.apply)(variables_of(MODULE, trained), IMAGES[:1])
     np.testing.assert_array_equal(output.z, output.mean)
-    decoded = jax.jit(vae.decode, static_argnums=0)(MODULE, variables, output.mean)
-    np.testing.assert_allclose(output.reconstruction, decoded, atol=1e-6)
 
 
 @pytest.mark.parametrize("recipe", [vae.recipe(latent=3), vae.recipe(module=ConvVAE(3))], ids=["latent", "module"])

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, flatten, initial, unflatten
+from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, flatten, initial, normal, unflatten
 from jaxgen.losses import binary_cross_entropy
 from jaxgen.training import Metrics, Recipe, descend
 
@@ -75,10 +75,10 @@ class DigitsDiscriminator(nn.Module):
         return Conv(1, 3, name="conv_3")(x).reshape(-1)  # [B, 1, 1, 1] -> [B]
 
 
-normal = {"weight_init": nn.initializers.normal(0.02), "bias_init": nn.initializers.zeros}
-NormalLinear = partial(Linear, **normal)
-NormalConv = partial(Conv, **normal)
-NormalConvTranspose = partial(ConvTranspose, **normal)
+narrow = {"weight_init": normal(0.02), "bias_init": nn.initializers.zeros}
+NarrowLinear = partial(Linear, **narrow)
+NarrowConv = partial(Conv, **narrow)
+NarrowConvTranspose = partial(ConvTranspose, **narrow)
 
 
 class MnistGenerator(nn.Module):
@@ -96,14 +96,14 @@ class MnistGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
-        x = NormalLinear(1024, name="fc.0")(z)
+        x = NarrowLinear(1024, name="fc.0")(z)
         x = nn.relu(BatchNorm(name="fc.1")(x, train))
-        x = NormalLinear(128 * 7 * 7, name="fc.3")(x)
+        x = NarrowLinear(128 * 7 * 7, name="fc.3")(x)
         x = nn.relu(BatchNorm(name="fc.4")(x, train))
         x = unflatten(x, 7, 7)  # [B, 7, 7, 128]
-        x = NormalConvTranspose(64, 4, stride=2, padding=1, name="deconv.0")(x)
+        x = NarrowConvTranspose(64, 4, stride=2, padding=1, name="deconv.0")(x)
         x = nn.relu(BatchNorm(name="deconv.1")(x, train))  # [B, 14, 14, 64]
-        return nn.sigmoid(NormalConvTranspose(1, 4, stride=2, padding=1, name="deconv.3")(x))
+        return nn.sigmoid(NarrowConvTranspose(1, 4, stride=2, padding=1, name="deconv.3")(x))
 
 
 class MnistDiscriminator(nn.Module):
@@ -113,12 +113,12 @@ class MnistDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        x = leaky_relu(NormalConv(64, 4, stride=2, padding=1, name="conv.0")(x))  # [B, 14, 14, 64]
-        x = NormalConv(128, 4, stride=2, padding=1, name="conv.2")(x)
+        x = leaky_relu(NarrowConv(64, 4, stride=2, padding=1, name="conv.0")(x))  # [B, 14, 14, 64]
+        x = NarrowConv(128, 4, stride=2, padding=1, name="conv.2")(x)
         x = leaky_relu(BatchNorm(name="conv.3")(x, train))  # [B, 7, 7, 128]
-        x = NormalLinear(1024, name="fc.0")(flatten(x))
+        x = NarrowLinear(1024, name="fc.0")(flatten(x))
         x = leaky_relu(BatchNorm(name="fc.1")(x, train))
-        return NormalLinear(1, name="fc.3")(x).reshape(-1)
+        return NarrowLinear(1, name="fc.3")(x).reshape(-1)
 
 
 def digits_recipe(

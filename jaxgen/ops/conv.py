@@ -22,7 +22,9 @@ such convolutions too.
 from __future__ import annotations
 
 import math
-from functools import partial
+import operator
+from collections.abc import Iterable
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -212,7 +214,53 @@ def _weigh_by_library(geometry: _Geometry, large: jax.Array, small: jax.Array) -
     return by_kernel(small)[0]
 
 
-# ---- Matrix products ----
+# ---- Matrix products: the rule, and the forms that it picks from ----
+
+
+def _correlate_by_products(geometry: _Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
+    if _by_winograd(geometry, *kernel.shape[2:]):
+        top, left = geometry.padding
+        return _winograd(large, _transform(WINOGRAD_KERNEL, _table(kernel)), (top, left), geometry.small)
+    return _multiply(_padded_windows(geometry, large), kernel, geometry.small)
+
+
+def _spread_by_products(geometry: _Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
+    alone = (
+        count == 1 or taps == step
+        for count, taps, step in zip(geometry.small, geometry.window, geometry.stride, strict=True)
+    )
+    if geometry.dilation == (1, 1) and all(alone):  # the patches of the small pixels do not overlap
+        return _lay_patches(geometry, _patches(small, kernel))
+    if 4 * kernel.shape[2] <= kernel.shape[3]:  # the patches are smaller than the windows that they come from
+        return _add_patches(geometry, _patches(small, kernel))
+    if _by_winograd(geometry, *kernel.shape[2:]):
+        top, left = geometry.padding
+        # Reversing the taps swaps the outer two of the four transformed ones.
+        transformed = _transform(WINOGRAD_KERNEL, _table(kernel))
+        swapped = [[transformed[i][j].T for j in (3, 1, 2, 0)] for i in (3, 1, 2, 0)]
+        return _winograd(small, swapped, (2 - top, 2 - left), geometry.large)
+    return _spread_by_phases(geometry, small, kernel)
+
+
+def _weigh_by_products(geometry: _Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
+    channels = large.shape[3], small.shape[3]
+    if _by_winograd(geometry, *channels):
+        return _weigh_by_winograd(geometry, large, small)
+    small = small.reshape(-1, channels[1])
+    parts = [_gram(columns, small, channels[0]) for columns in _padded_windows(geometry, large)]
+    return jnp.concatenate(parts).reshape(*geometry.window, *channels)
+
+
+def _by_winograd(geometry: _Geometry, large_channels: int, small_channels: int) -> bool:
+    """Fewer multiplications pay when there are enough of them beside the additions that they cost."""
+    square = geometry.window == (3, 3) and geometry.stride == geometry.dilation == (1, 1)
+    return square and min(large_channels, small_channels) >= 64 and min(geometry.small) >= 8
+
+
+def _padded_windows(geometry: _Geometry, large: jax.Array) -> list[jax.Array]:
+    (top, left), origin = geometry.padding, (0, 0)
+    windows = _Windows(geometry.small, geometry.window, origin, geometry.stride, geometry.dilation)
+    return _columns(_pad(large, (top, top), (left, left)), windows)
 
 
 class _Windows(NamedTuple):
@@ -223,41 +271,6 @@ class _Windows(NamedTuple):
     origin: Pair
     stride: Pair
     dilation: Pair
-
-
-def _correlate_by_products(geometry: _Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
-    """small[m] = Σ over t of window[m, t] · kernel[t]."""
-    return _multiply(_padded_windows(geometry, large), kernel, geometry.small)
-
-
-def _weigh_by_products(geometry: _Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
-    """kernel[t] = Σ over m of window[m, t] · small[m]."""
-    channels = large.shape[3], small.shape[3]
-    small = small.reshape(-1, channels[1])
-    rows = []
-    for columns in _padded_windows(geometry, large):  # [B·h·w, taps·C]
-        if small.shape[1] < min(columns.shape[1], FEW_COLUMNS):
-            taps = lax.dot_general(small, columns, (((0,), (0,)), ((), ()))).reshape(channels[1], -1, channels[0])
-            taps = taps.transpose(1, 2, 0)
-        else:
-            taps = lax.dot_general(columns, small, (((0,), (0,)), ((), ())))
-        rows.append(taps.reshape(-1, geometry.window[1], *channels))
-    return jnp.concatenate(rows)
-
-
-def _spread_by_products(geometry: _Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The rule: where patches do not overlap they are laid side by side. Where they do, they are added up if the
-    large image has few channels, so that they are small; else each large pixel comes from the small ones it meets.
-    """
-    alone = (
-        count == 1 or taps == step
-        for count, taps, step in zip(geometry.small, geometry.window, geometry.stride, strict=True)
-    )
-    if geometry.dilation == (1, 1) and all(alone):
-        return _lay_patches(geometry, _patches(small, kernel))
-    if 4 * kernel.shape[2] <= kernel.shape[3]:
-        return _add_patches(geometry, _patches(small, kernel))
-    return _spread_by_phases(geometry, small, kernel)
 
 
 def _patches(small: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -339,12 +352,6 @@ def _margins(phases: list[_Phase], length: int) -> Pair:
     return max(0, -min(phase.first for phase in phases)), max(0, last - (length - 1))
 
 
-def _padded_windows(geometry: _Geometry, large: jax.Array) -> list[jax.Array]:
-    (top, left), origin = geometry.padding, (0, 0)
-    windows = _Windows(geometry.small, geometry.window, origin, geometry.stride, geometry.dilation)
-    return _columns(_pad(large, (top, top), (left, left)), windows)
-
-
 def _columns(image: jax.Array, windows: _Windows) -> list[jax.Array]:
     """The windows as matrices [B·windows, taps·C], to be multiplied with consecutive parts of the kernel and summed.
 
@@ -394,8 +401,88 @@ def _multiply(columns: list[jax.Array], kernel: jax.Array, size: Pair) -> jax.Ar
     return sum(products[1:], products[0]).reshape(-1, *size, kernel.shape[3])
 
 
+def _gram(columns: jax.Array, pixels: jax.Array, channels: int) -> jax.Array:
+    """columnsᵀ · pixels: [N, taps·C], [N, D] -> [taps, C, D]."""
+    contract_pixels = (((0,), (0,)), ((), ()))
+    if pixels.shape[1] < min(columns.shape[1], FEW_COLUMNS):
+        gram = lax.dot_general(pixels, columns, contract_pixels)
+        return gram.reshape(pixels.shape[1], -1, channels).transpose(1, 2, 0)
+    return lax.dot_general(columns, pixels, contract_pixels).reshape(-1, channels, pixels.shape[1])
+
+
 def _pad(image: jax.Array, rows: Pair, columns: Pair) -> jax.Array:
     """Zeros around the image; a negative number takes rows or columns away."""
     if rows == columns == (0, 0):
         return image
     return lax.pad(image, jnp.zeros((), image.dtype), ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0)))
+
+
+# ---- Winograd's F(2×2, 3×3) ----
+#
+# Four pixels of a 3×3 convolution of stride 1 from a 4×4 tile d of the image in 16 multiplications instead of 36,
+# y = Aᵀ [(G k Gᵀ) ⊙ (Bᵀ d B)] A, summed over channels inside the brackets (Lavin and Gray, arXiv:1509.09308). Over all
+# tiles and channels each of the 16 is one matrix product. Rounding is no worse than the plain sum's.
+
+Table = list[list[jax.Array]]
+
+WINOGRAD_IMAGE = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])  # Bᵀ
+WINOGRAD_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])  # G
+WINOGRAD_PIXELS = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])  # Aᵀ
+
+
+def _winograd(image: jax.Array, kernel: Table, margin: Pair, size: Pair) -> jax.Array:
+    """The convolution of an image that begins `margin` pixels before its first one, as `size` pixels."""
+    products = [
+        [tile @ tap for tile, tap in zip(*rows, strict=True)]
+        for rows in zip(_winograd_tiles(image, margin, size), kernel, strict=True)
+    ]
+    number = -(-size[0] // 2), -(-size[1] // 2)
+    pixels = [
+        jnp.concatenate([pixel.reshape(-1, *number, pixel.shape[1]) for pixel in row], axis=3)
+        for row in _transform(WINOGRAD_PIXELS, products)
+    ]
+    both = jnp.stack(pixels, axis=2).reshape(image.shape[0], 2 * number[0], 2 * number[1], -1)
+    return both[:, : size[0], : size[1]]
+
+
+def _weigh_by_winograd(geometry: _Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
+    """The transpose by the kernel: Gᵀ [(Bᵀ d B)ᵀ (A y Aᵀ)] G."""
+    height, width = geometry.small
+    small = _pad(small, (0, height % 2), (0, width % 2))
+    quads = small.reshape(small.shape[0], -(-height // 2), 2, -(-width // 2), 2, small.shape[3])
+    pixels = [[quads[:, :, i, :, j].reshape(-1, small.shape[3]) for j in (0, 1)] for i in (0, 1)]
+    taps = [
+        [_gram(tile, pixel, large.shape[3]) for tile, pixel in zip(*rows, strict=True)]
+        for rows in zip(
+            _winograd_tiles(large, geometry.padding, geometry.small), _transform(WINOGRAD_PIXELS.T, pixels), strict=True
+        )
+    ]
+    return jnp.stack([jnp.concatenate(row) for row in _transform(WINOGRAD_KERNEL.T, taps)])
+
+
+def _winograd_tiles(image: jax.Array, margin: Pair, size: Pair) -> Table:
+    """Bᵀ d B of all tiles, each of the 16 numbers as a matrix [B·tiles, C]."""
+    number = -(-size[0] // 2), -(-size[1] // 2)
+    (top, left), (height, width) = margin, image.shape[1:3]
+    image = _pad(image, (top, 2 * number[0] + 2 - top - height), (left, 2 * number[1] + 2 - left - width))
+    rows = _columns(image, _Windows(number, (4, 4), (0, 0), (2, 2), (1, 1)))
+    pixels = [row.reshape(-1, 4, image.shape[3]) for row in rows]
+    return _transform(WINOGRAD_IMAGE, [[row[:, j] for j in range(4)] for row in pixels])
+
+
+def _table(kernel: jax.Array) -> Table:
+    return [[kernel[i, j] for j in range(kernel.shape[1])] for i in range(kernel.shape[0])]
+
+
+def _transform(matrix: np.ndarray, table: Table) -> Table:
+    """matrix · table · matrixᵀ, where the table's entries are arrays."""
+
+    def combine(arrays: Iterable[jax.Array]) -> list[jax.Array]:
+        arrays = list(arrays)
+        return [
+            reduce(operator.add, (float(factor) * array for factor, array in zip(row, arrays, strict=True) if factor))
+            for row in matrix
+        ]
+
+    columns = [combine(column) for column in zip(*table, strict=True)]
+    return [combine(row) for row in zip(*columns, strict=True)]

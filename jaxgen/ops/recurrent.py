@@ -89,7 +89,7 @@ def _lstm_forward(
         return gates, cs, _write(hs, o * jnp.tanh(_read(cs, t)), t)
 
     def step(t: Step, buffers: Arrays) -> Arrays:
-        gates, cs, hs = buffers
+        _, cs, hs = buffers
         recurrent = _read(hs, t - 1) @ weight_hh
         return cell(t, _read(inputs, t) + recurrent.reshape(batch, 4, hidden), _read(cs, t - 1), buffers)
 
