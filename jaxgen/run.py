@@ -238,6 +238,8 @@ class Run:
         self.stop_signal: int | None = None
         self.found = found  # the checkpoint to go on from
         self.way_on = way_on
+        self.only_as_last = False  # a drawing is under way that the end asked for, not its period
+        self.drawn_as_last: list[str] = []  # pictures of such drawings: a longer run would not have them
         self.already_done = found is not None and finished_epochs(self.folder) >= config.epochs
 
     def key(self, use: str, number: int = 0) -> jax.Array:
@@ -250,6 +252,8 @@ class Run:
         """Write `pictures/NAME.png`. A name that ends in `_020` is of epoch 20: a resume from before drops it."""
         if not self.already_done:
             write(self.folder / "pictures" / f"{name}.png", pictures.png(image))
+            if self.only_as_last:
+                self.drawn_as_last.append(name)
 
     def frames(self, name: str) -> list[Image.Image]:
         """The pictures `NAME_*.png` of this run, in the order of their epochs."""
@@ -277,7 +281,7 @@ class Run:
         self.steps = training.steps_per_epoch(recipe, self.data, config.batch_size)
         with self.stopping_on_signals():
             if self.found is not None:
-                carry, epoch, step, seconds = self.restored(self.found, carry, drawings)
+                carry, epoch, step, seconds = self.restored(self.found, carry)
             else:
                 epoch, step, seconds = 0, 0, 0.0
                 self.draw(0, carry.state, drawings)
@@ -329,19 +333,24 @@ class Run:
 
     def draw(self, epoch: int, state: PyTree, drawings: Sequence[Drawing]) -> None:
         for when, draw in drawings:
-            if due(when, epoch) or epoch == self.config.epochs:
+            self.only_as_last = not due(when, epoch)
+            if epoch == self.config.epochs or not self.only_as_last:
                 draw(epoch, state)
+        self.only_as_last = False
 
     def save(self, carry: Carry, epoch: int, step: int, seconds: float) -> None:
         """A checkpoint, and before it the log and the pictures that it goes with."""
         for path in (self.folder / "metrics.jsonl", self.folder / "pictures", self.folder):
             if path.exists():
                 sync(path)
-        about = {"epoch": epoch, "step": step, "seconds": seconds, "epochs": self.config.epochs, "tree": shapes(carry)}
+        about = {
+            "epoch": epoch, "step": step, "seconds": seconds,
+            "epochs": self.config.epochs, "drawn_as_last": self.drawn_as_last, "tree": shapes(carry),
+        }  # fmt: skip
         number = epoch * self.steps + step
         checkpoint.save(self.folder / "checkpoints", number, carry._asdict(), about, keep=self.config.keep)
 
-    def restored(self, found: Found, like: Carry, drawings: Sequence[Drawing]) -> tuple[Carry, int, int, float]:
+    def restored(self, found: Found, like: Carry) -> tuple[Carry, int, int, float]:
         """Carry, epoch, step and seconds of the checkpoint; what is later than it is dropped from log and pictures."""
         path, about, damaged = found
         if difference := first_difference(about["tree"], shapes(like)):
@@ -358,15 +367,16 @@ class Run:
                 bad.rename(bad.with_name(f"damaged-{bad.name}"))
                 print(f"set aside as damaged-{bad.name}: {why}", file=sys.stderr)
             write(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
-            self.drop_pictures(epoch, about["epochs"], drawings)
+            self.drop_pictures(about)
         return Carry(**checkpoint.restore(path, like._asdict())), epoch, about["step"], about["seconds"]
 
-    def drop_pictures(self, epoch: int, ended: int, drawings: Sequence[Drawing]) -> None:
+    def drop_pictures(self, about: dict[str, Any]) -> None:
         """Drop pictures of later epochs, and those that were drawn only because the run ended there."""
-        for path in (self.folder / "pictures").rglob("*.png"):
-            drawn = epoch_of(path)
-            only_as_last = drawn == ended != self.config.epochs and not any(due(when, drawn) for when, _ in drawings)
-            if drawn > epoch or only_as_last:
+        folder = self.folder / "pictures"
+        for path in folder.rglob("*.png"):
+            name = str(path.relative_to(folder).with_suffix(""))
+            no_longer_last = about["epochs"] != self.config.epochs and name in about["drawn_as_last"]
+            if epoch_of(path) > about["epoch"] or no_longer_last:
                 path.unlink()
 
     @contextlib.contextmanager

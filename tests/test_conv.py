@@ -22,6 +22,7 @@ CONV = [
     ((2, 10, 11, 3), 4, (3, 2), {"stride": (3, 1), "padding": (0, 2), "dilation": (2, 3)}),
     ((2, 7, 5, 40), 3, (3, 3), {"stride": (2, 1), "padding": (2, 1), "dilation": (1, 2)}),
     ((1, 4, 4, 7), 3, (1, 1), {}),
+    ((1, 9, 10, 128), 64, (3, 3), {"padding": (3, 0)}),
     ((2, 9, 8, 64), 70, (3, 3), {"padding": (1, 1)}),  # large enough for Winograd's form
 ]
 TRANSPOSE = [
@@ -32,6 +33,7 @@ TRANSPOSE = [
     ((1, 3, 4, 5), 2, (3, 4), {"stride": (3, 2), "padding": (1, 0), "output_padding": (2, 1)}),
     ((1, 3, 3, 2), 4, (2, 3), {"stride": (1, 2), "dilation": (3, 2), "output_padding": (2, 0)}),
     ((1, 3, 3, 4), 4, (2, 2), {"stride": (4, 3), "output_padding": (1, 2)}),
+    ((1, 9, 8, 64), 64, (3, 3), {"padding": (0, 2)}),
     ((2, 8, 9, 70), 64, (3, 3), {"padding": (1, 1)}),
 ]
 
@@ -133,33 +135,50 @@ def test_a_mapped_kernel_equals_a_loop(function):
     np.testing.assert_allclose(mapped, [function(*pair) for pair in zip(x, kernels, strict=True)], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("first", ["x", "kernel"])
 @pytest.mark.parametrize("function", [conv, conv_transpose])
-def test_gradients_have_gradients(function, float64):
-    """Reverse over reverse, against a difference quotient."""
-    x, kernel = (jnp.asarray(a) for a in arrays((1, 4, 4, 3), 3, (2, 2), transposed=False, dtype=np.float64))
+def test_gradients_have_gradients(function, first, float64):
+    """Reverse over reverse, against a difference quotient: by both arguments, of the gradient by either."""
+    point = dict(zip(("x", "kernel"), arrays((1, 4, 4, 3), 3, (2, 2), transposed=False, dtype=np.float64), strict=True))
 
-    def slope(kernel):
-        return jnp.sum(jnp.sin(jax.grad(lambda x: jnp.sum(jnp.tanh(function(x, kernel, stride=(2, 2)))))(x)))
+    def slope(point):
+        value = lambda point: jnp.sum(jnp.tanh(function(point["x"], point["kernel"], stride=(2, 2))))  # noqa: E731
+        return jnp.sum(jnp.sin(jax.grad(value)(point)[first]))
 
-    direction, tiny = jnp.cos(jnp.arange(kernel.size, dtype=float)).reshape(kernel.shape), 1e-6
-    quotient = (slope(kernel + tiny * direction) - slope(kernel - tiny * direction)) / (2 * tiny)
-    assert float(jnp.vdot(jax.grad(slope)(kernel), direction)) == pytest.approx(float(quotient), rel=1e-6)
+    def along(direction, tiny):
+        return slope({name: point[name] + tiny * direction[name] for name in point})
+
+    direction = {name: np.cos(np.arange(array.size)).reshape(array.shape) for name, array in point.items()}
+    quotient = (along(direction, 1e-6) - along(direction, -1e-6)) / 2e-6
+    gradient = jax.grad(slope)({name: jnp.asarray(array) for name, array in point.items()})
+    found = sum(float(jnp.vdot(gradient[name], direction[name])) for name in point)
+    assert found == pytest.approx(float(quotient), rel=1e-6)
 
 
 def learning(function, options):
-    def step(_, kernel, x):
-        return kernel - 0.1 * jax.grad(lambda k, x: jnp.sum(function(x, k, **options) ** 2), argnums=0)(kernel, x)
+    """A loop of steps that need both gradients."""
 
-    return jax.jit(lambda kernel, x: jax.lax.fori_loop(0, 3, lambda n, k: step(n, k, x), kernel))
+    def step(_, arrays):
+        slopes = jax.grad(lambda x, kernel: jnp.sum(function(x, kernel, **options) ** 2), argnums=(0, 1))(*arrays)
+        return tuple(array - 0.1 * slope for array, slope in zip(arrays, slopes, strict=True))
+
+    return jax.jit(lambda x, kernel: jax.lax.fori_loop(0, 3, step, (x, kernel)))
 
 
-@pytest.mark.parametrize(("function", "options"), [(conv, {"stride": (2, 2)}), (conv_transpose, {"stride": (2, 2)})])
-def test_on_the_cpu_a_loop_holds_no_convolution_and_elsewhere_it_does(function, options):
+@pytest.mark.parametrize(
+    ("function", "size", "channels", "options"),
+    [
+        (conv, 6, 4, {"stride": (2, 2)}),
+        (conv, 8, 64, {"padding": (1, 1)}),
+        (conv_transpose, 6, 4, {"stride": (2, 2)}),
+    ],
+)
+def test_on_the_cpu_a_loop_holds_no_convolution_and_elsewhere_it_does(function, size, channels, options):
     from jax import export
 
-    kernel, x = jnp.ones((3, 3, 4, 4)), jnp.ones((2, 6, 6, 4))
-    compiled = learning(function, options).lower(kernel, x).compile().as_text()
+    x, kernel = jnp.ones((2, size, size, channels)), jnp.ones((3, 3, channels, channels))
+    compiled = learning(function, options).lower(x, kernel).compile().as_text()
     assert not re.search(r"\bconvolution\(|lhs_dilat", compiled)
     for platform, has_convolutions in (("cpu", False), ("cuda", True)):
-        module = export.export(learning(function, options), platforms=[platform])(kernel, x).mlir_module()
+        module = export.export(learning(function, options), platforms=[platform])(x, kernel).mlir_module()
         assert ("stablehlo.convolution" in module) == has_convolutions

@@ -47,3 +47,8 @@ def test_what_is_no_number_is_passed_on():
 def test_a_window_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="max_pool"):
         max_pool(jnp.zeros((1, 2, 2, 1)), (3, 3))
+
+
+def test_padding_beyond_half_the_window_is_refused():
+    with pytest.raises(ValueError, match="half the window"):
+        max_pool(jnp.zeros((1, 4, 4, 1)), (2, 2), padding=(2, 0))
