@@ -24,7 +24,7 @@ from tests.parity import (
 
 
 def photographs(dtype: type) -> np.ndarray:
-    """Tiles of a photograph, in order from its top: the sky's are flat, so that max-pool meets ties."""
+    """260 tiles of a photograph `[260, 32, 32, 3]` in [0, 1], from its top to its bottom."""
     tiles = load_sample_image("china.jpg")[: 13 * 32, : 20 * 32].reshape(13, 32, 20, 32, 3).swapaxes(1, 2)
     return (tiles.reshape(-1, 32, 32, 3) / 255).astype(dtype)
 

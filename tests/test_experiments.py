@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 import jaxgen
 from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
@@ -168,7 +168,8 @@ def test_vae_mnist(tmp_path, images, monkeypatch, capsys):
     status, said, err = call(monkeypatch, capsys, *same, "--morph", "0", "1", "0", experiment=vae_mnist)
     assert (status, err) == (0, "")
     with Image.open(tmp_path / "run" / "samples" / "morph_0_1_0.gif") as animation:
-        assert animation.n_frames == 2 * vae_mnist.FRAMES + 1
+        shown = [frame.info["duration"] for frame in ImageSequence.Iterator(animation)]
+    assert sum(shown) == 50 * (2 * vae_mnist.FRAMES + 1)  # milliseconds; of equal frames a GIF holds one, longer
 
 
 BAD = {
