@@ -36,6 +36,7 @@ Pair = tuple[int, int]  # height, width
 
 # What was measured on the CPU, as the sizes at which another form becomes the faster one.
 FEW_NUMBERS = 32  # in the part of a window that lies in one row: below, a window is better gathered whole
+MUCH_BORDER = 1.25  # times the products without a border: above, it pays to lay out patches rather than windows
 FEW_COLUMNS = 256  # of a kernel gradient: below, XLA multiplies faster with the longer side of the result last
 
 
@@ -239,6 +240,8 @@ def _spread_by_products(geometry: _Geometry, small: jax.Array, kernel: jax.Array
         transformed = _transform(WINOGRAD_KERNEL, _table(kernel))
         swapped = [[transformed[i][j].T for j in (3, 1, 2, 0)] for i in (3, 1, 2, 0)]
         return _winograd(small, swapped, (2 - top, 2 - left), geometry.large)
+    if math.prod(geometry.large) > MUCH_BORDER * math.prod(geometry.small) * math.prod(geometry.stride):
+        return _add_patches(geometry, _patches(small, kernel))  # phases would multiply many zeros beyond the border
     return _spread_by_phases(geometry, small, kernel)
 
 
@@ -274,8 +277,13 @@ class _Windows(NamedTuple):
 
 
 def _patches(small: jax.Array, kernel: jax.Array) -> jax.Array:
-    """What each small pixel contributes: patch[m, t] = small[m] · kernel[t]ᵀ, [B, h, w, kh, kw, C]."""
-    return lax.dot_general(small, kernel, (((3,), (3,)), ((), ())))
+    """What each small pixel contributes: patch[m, t] = small[m] · kernel[t]ᵀ, [B, h, w, kh, kw, C].
+
+    As matrices, for XLA would copy the kernel first if it came with four dimensions.
+    """
+    channels = kernel.shape[3]
+    patches = lax.dot_general(small.reshape(-1, channels), kernel.reshape(-1, channels), (((1,), (1,)), ((), ())))
+    return patches.reshape(*small.shape[:3], *kernel.shape[:3])
 
 
 def _lay_patches(geometry: _Geometry, patches: jax.Array) -> jax.Array:
@@ -287,19 +295,26 @@ def _lay_patches(geometry: _Geometry, patches: jax.Array) -> jax.Array:
 
 
 def _add_patches(geometry: _Geometry, patches: jax.Array) -> jax.Array:
-    """large[stride·m + dilation·t − padding] += patch[m, t]: one shifted and spaced image per tap."""
+    """large[stride·m + dilation·t − padding] += patch[m, t]: along the rows, then along the columns, the sum of one
+    shifted and spaced image per tap."""
 
     def edges(tap: int, axis: int) -> tuple[int, int, int]:
         low = tap * geometry.dilation[axis] - geometry.padding[axis]
         reach = (geometry.small[axis] - 1) * geometry.stride[axis] + 1
         return low, geometry.large[axis] - low - reach, geometry.stride[axis] - 1
 
-    zero = jnp.zeros((), patches.dtype)
-    shifted = [
-        lax.pad(patches[:, :, :, i, j], zero, ((0, 0, 0), edges(i, 0), edges(j, 1), (0, 0, 0)))
-        for i, j in np.ndindex(geometry.window)
-    ]
-    return sum(shifted[1:], shifted[0])
+    def add(images: list[jax.Array], axis: int) -> jax.Array:
+        zero, whole = jnp.zeros((), patches.dtype), (0, 0, 0)
+        shifted = []
+        for tap, image in enumerate(images):
+            config = [whole] * image.ndim
+            config[1 + axis] = edges(tap, axis)
+            shifted.append(lax.pad(image, zero, config))
+        return reduce(operator.add, shifted)
+
+    kh, kw = geometry.window
+    lines = add([patches[:, :, :, :, j] for j in range(kw)], 1)  # [B, h, W, kh, C]
+    return add([lines[:, :, :, i] for i in range(kh)], 0)
 
 
 def _spread_by_phases(geometry: _Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
