@@ -75,7 +75,7 @@ def main(config: Config) -> None:
 
         def draw(epoch: int, state: vae.State) -> None:
             this_run.picture(f"real_image_{epoch:03d}", pictures.grid(real, columns=5))
-            back = module.apply(state.variables, real).reconstruction
+            back = vae.decode(module, state.variables, vae.encode(module, state.variables, real))
             this_run.picture(f"image_{epoch:03d}", pictures.grid(back, columns=5))
 
         state, history = this_run.fit(recipe(config), [(1, draw)], weights)
@@ -102,7 +102,7 @@ def figures(module: vae.ConvVAE, variables: training.PyTree, images: jax.Array, 
     """The loss and its terms on the test set, forward only, in nats an image."""
     epsilon = jax.random.normal(key, (len(images), module.latent))
     found = vae.evaluate(module, variables, images, epsilon)
-    return {f"test_{name}": float(value) for name, value in found.items()}
+    return {f"test_{name}": float(found[name]) for name in ("loss", "reconstruction", "kl")}
 
 
 def latent_plane(latent: int, extent: float) -> jax.Array:

@@ -82,7 +82,7 @@ def cache_compiled_programs() -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def parse(default: ConfigT, description: str, arguments: Sequence[str]) -> ConfigT:

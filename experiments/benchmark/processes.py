@@ -46,7 +46,7 @@ def measure_command(command: tuple[str, ...]) -> dict[str, float]:
 
 def run_command(how_far: str, command: tuple[str, ...], cache: str) -> dict[str, Any]:
     """Run an experiment's command, with JAX's persistent cache set up as `jaxgen.command` does but in this folder."""
-    settings = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+    settings = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     with tempfile.TemporaryDirectory() as folder:
         return child(how_far, *command, "--out", f"{folder}/run", **settings)
 

@@ -1,5 +1,6 @@
 """A convolutional autoencoder for small colour images; its encoder and its decoder can be anybody's."""
 
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -84,11 +85,13 @@ def recipe(module: nn.Module | None = None, optimizer: optax.GradientTransformat
     return Recipe(init, lambda key, batch_size: Noise(), update, lambda state: state.variables)
 
 
+@partial(jax.jit, static_argnums=0)
 def reconstruct(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
     """Images `[N, H, W, C]` in [0, 1] -> their reconstructions, a thousand at a time."""
     return jax.lax.map(lambda image: module.apply(variables, image[None])[0], images, batch_size=1000)
 
 
+@partial(jax.jit, static_argnums=0)
 def evaluate(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
     """The mean squared error over all pixels of images `[N, H, W, C]` in [0, 1]."""
     return mean_squared_error(reconstruct(module, variables, images), images)

@@ -1,5 +1,6 @@
 """Completing an image from its top half: an LSTM or a GRU that reads rows and predicts the next."""
 
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -86,6 +87,7 @@ def windows(images: jax.Array, length: int, *, white: int = 255) -> Source:
     return Source(images, images.shape[0] * starts, batch)
 
 
+@partial(jax.jit, static_argnums=(0, 3))
 def complete(module: nn.Module, variables: PyTree, images: jax.Array, length: int) -> jax.Array:
     """Keep the first `length` rows of images `[N, H, W, 1]` and predict the others, one after the other.
 

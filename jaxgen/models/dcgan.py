@@ -263,10 +263,15 @@ def variables(state: State) -> dict[str, Variables]:
     return {"generator": state.generator, "discriminator": state.discriminator}
 
 
+BATCH = 500  # images that are drawn at a time: it bounds the memory
+
+
+@partial(jax.jit, static_argnums=(0, 3))
 def sample(generator: nn.Module, variables: Variables, key: jax.Array, count: int) -> jax.Array:
     """`count` images `[count, H, W, C]` drawn from the generator's prior, in evaluation mode.
 
     Args:
         variables: the generator's, as in `recipe.variables(state)["generator"]`.
     """
-    return generator.apply(variables, generator.prior(key, count))
+    z = generator.prior(key, count)
+    return jax.lax.map(lambda one: generator.apply(variables, one[None])[0], z, batch_size=BATCH)

@@ -140,6 +140,7 @@ def terms(output: Output, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     return bernoulli_cross_entropy(output.reconstruction, images), gaussian_kl(output.mean, output.log_variance)
 
 
+@partial(jax.jit, static_argnums=0)
 def evaluate(module: nn.Module, variables: PyTree, images: jax.Array, epsilon: jax.Array) -> dict[str, jax.Array]:
     """The loss and its terms in evaluation mode, in nats an image; images `[N, 32, 32, 1]`, epsilon `[N, latent]`."""
 
@@ -154,11 +155,13 @@ def evaluate(module: nn.Module, variables: PyTree, images: jax.Array, epsilon: j
 BATCH = 500  # images that are encoded or decoded at a time where nothing is learnt: it bounds the memory
 
 
+@partial(jax.jit, static_argnums=0)
 def encode(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
     """The means `[N, latent]` of the latent codes of images `[N, 32, 32, 1]`, in evaluation mode."""
     return jax.lax.map(lambda x: module.apply(variables, x[None], method="encode")[0][0], images, batch_size=BATCH)
 
 
+@partial(jax.jit, static_argnums=0)
 def decode(module: nn.Module, variables: PyTree, z: jax.Array) -> jax.Array:
     """Images `[N, 32, 32, 1]` of latent codes `[N, latent]`, in evaluation mode."""
     return jax.lax.map(lambda one: module.apply(variables, one[None], method="decode")[0], z, batch_size=BATCH)
