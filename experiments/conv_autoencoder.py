@@ -71,7 +71,7 @@ def main(config: Config) -> None:
             back = autoencoder.reconstruct(module, state.variables, originals)
             this_run.picture(f"reconstructed_{epoch:03d}", pictures.over(originals, back))
 
-        state, history = this_run.fit(recipe(config), [(config.draw_every, draw)], weights)
+        state, history = this_run.fit(recipe(config), [(config.draw_every, draw)], weights, best="loss")
         test_mse = autoencoder.evaluate(module, state.variables, test.images / test.white)
         this_run.results({"test_mse": float(test_mse)})
         this_run.picture("loss", pictures.curves(history, ["loss"], "mean squared error"))

@@ -73,7 +73,7 @@ def main(config: Config) -> None:
             this_run.picture(f"frames/frame_{epoch:03d}", pictures.grid(samples / 2 + 0.5, columns=8))
 
         drawings = [(config.sample_every, sheet), (config.frame_every, frame)]
-        _, history = this_run.fit(recipe(config), drawings, weights)
+        _, history = this_run.fit(recipe(config), drawings, weights, notes={dcgan.WON: dcgan.discriminator_has_won})
         this_run.animation("training", this_run.frames("frames/frame"))
         this_run.picture("accuracies", pictures.curves(history, ["accuracy_fake", "accuracy_real"], "accuracy"))
         this_run.picture("errors", pictures.curves(history, ["error_fake", "error_real"], "binary cross-entropy"))

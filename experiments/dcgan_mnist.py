@@ -66,7 +66,9 @@ def main(config: Config) -> None:
             this_run.picture(f"samples_{epoch:03d}", pictures.grid(samples, columns=8))
             this_run.weights(dcgan.variables(state), f"_{epoch:03d}")
 
-        _, history = this_run.fit(recipe(config), [(config.sample_at, draw)], weights)
+        _, history = this_run.fit(
+            recipe(config), [(config.sample_at, draw)], weights, notes={dcgan.WON: dcgan.discriminator_has_won}
+        )
         this_run.picture("losses", pictures.curves(history, ["loss_discriminator", "loss_generator"], "loss"))
 
 

@@ -96,7 +96,7 @@ def learn(this_run: run.Run, config: Config, originals: jax.Array) -> run.Histor
     this_run.picture("original", pictures.grid(originals, columns=len(originals)))
     resumed = this_run.found is not None
     weights = torch_weights.load(module, config.weights) if config.weights and not resumed else None
-    _, history = this_run.fit(recipe(config), [(config.draw_every, draw)], weights)
+    _, history = this_run.fit(recipe(config), [(config.draw_every, draw)], weights, best="loss")
     this_run.picture("loss", pictures.curves(history, ["loss"], "mean squared error"))
     return history
 

@@ -78,7 +78,7 @@ def main(config: Config) -> None:
             back = vae.decode(module, state.variables, vae.encode(module, state.variables, real))
             this_run.picture(f"image_{epoch:03d}", pictures.grid(back, columns=5))
 
-        state, history = this_run.fit(recipe(config), [(1, draw)], weights)
+        state, history = this_run.fit(recipe(config), [(1, draw)], weights, best="loss")
         this_run.results(figures(module, state.variables, images, this_run.key("test")))
         this_run.picture("loss", pictures.curves(history, ["loss", "reconstruction", "kl"], "nats an image"))
 

@@ -32,7 +32,7 @@ class DamagedError(Exception):
 def save(folder: Path, number: int, tree: PyTree, about: dict[str, Any], *, keep: int) -> Path:
     """Write `tree` as checkpoint `number` of `folder`; when this returns it is on disk and survives a power cut.
 
-    Only then are the oldest checkpoints removed, down to the newest `keep`.
+    Only then are the oldest checkpoints removed, down to the newest `keep` and the `best`.
     """
     final = folder / f"{number:08d}"
     staging = folder / f".saving-{final.name}"
@@ -49,9 +49,21 @@ def save(folder: Path, number: int, tree: PyTree, about: dict[str, Any], *, keep
         remove(final)
     staging.rename(final)
     sync(folder)
-    for old in numbered(folder)[:-keep]:
-        remove(old)
+    if older := numbered(folder)[:-keep]:
+        kept = best(folder)
+        for path in older:
+            if path != kept:
+                remove(path)
     return final
+
+
+def best(folder: Path) -> Path | None:
+    """The checkpoint with the smallest `figure` in what was saved as `about`; None where none has one."""
+    figures = {}
+    for path in numbered(folder):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # a damaged one has none
+            figures[path] = json.loads((path / "about.json").read_text()).get("figure")
+    return min((path for path in figures if figures[path] is not None), key=lambda path: figures[path], default=None)
 
 
 def restore(path: Path, like: PyTree) -> PyTree:

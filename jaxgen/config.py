@@ -9,7 +9,7 @@ import inspect
 import sys
 import typing
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from jaxgen.errors import InputError
 
@@ -44,6 +44,8 @@ class Config:
     """Epochs from one checkpoint to the next; there is always one at the end and when the run is stopped."""
     keep: Free[Count] = 3
     """Checkpoints that are kept, the newest ones."""
+    on_nan: Free[Literal["stop", "skip"]] = "stop"
+    """When a value is not finite: stop, or skip the step that made it. Either way the log names step and batch."""
     device: Free[str] = "auto"
     """Where to compute: auto, cpu, gpu, or one of several as gpu:1."""
 

@@ -45,6 +45,13 @@ class Progress:
         rate, left = self.steps / seconds, (self.epochs - epoch) * seconds
         print(f"epoch {epoch}/{self.epochs}  {figures}  {rate:,.1f} steps/s  {clock(left)} left", flush=True)
 
+    def note(self, text: str) -> None:
+        """Something out of the ordinary, in a line of its own."""
+        if self.bar is not None:
+            self.bar.write(text)
+        else:
+            print(text, flush=True)
+
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()

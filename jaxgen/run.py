@@ -4,7 +4,8 @@ runs/NAME/
   config.json       every option, so that the run can be repeated from it
   environment.json  versions, platform, devices, seed, git commit
   metrics.jsonl     a line an epoch
-  checkpoints/      the last few, by step
+  events.jsonl      what else there is to remember: checkpoints, steps gone wrong, notes
+  checkpoints/      the last few, by step, and the best where a figure says which that is
   pictures/
   model.safetensors the trained weights under PyTorch's names (two networks: a file each)
 """
@@ -24,7 +25,7 @@ import sys
 import time
 import types
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,16 @@ from jaxgen import checkpoint, pictures, torch_weights, training
 from jaxgen.config import Config
 from jaxgen.durable import sync, write, write_json
 from jaxgen.errors import InputError
+from jaxgen.log import Log
 from jaxgen.progress import Progress
+from jaxgen.replay import BadStep, find_bad_step
 from jaxgen.stored import Found, check_same_experiment, newest_good, read_config
 from jaxgen.training import Carry, PyTree, Recipe, Source
 
 History = dict[str, list[float]]
 When = int | Sequence[int]  # every n epochs from 0 on, or after these; and always at the end
 Drawing = tuple[When, Callable[[int, PyTree], None]]  # draw(finished epochs, state)
+Notes = Mapping[str, Callable[[dict[str, float]], bool]]  # what to note, once, when it is true of an epoch's metrics
 
 
 class Interrupted(Exception):
@@ -234,10 +238,14 @@ class Run:
         self.folder = config.folder
         self.data = data
         self.progress = progress
+        self.log = Log(config.folder)
         self.history: History = {}
         self.stop_signal: int | None = None
+        self.replaying = False  # steps are run again to find one that went wrong
         self.found = found  # the checkpoint to go on from
         self.way_on = way_on
+        self.noted: set[str] = set()
+        self.best: str | None = None  # the metric by which the best checkpoint is kept
         self.only_as_last = False  # a drawing is under way that the end asked for, not its period
         self.drawn_as_last: list[str] = []  # pictures of such drawings: a longer run would not have them
         self.already_done = found is not None and finished_epochs(self.folder) >= config.epochs
@@ -264,18 +272,29 @@ class Run:
         if not self.already_done:
             write(self.folder / "pictures" / f"{name}.gif", pictures.gif(frames))
 
-    def fit(self, recipe: Recipe, drawings: Sequence[Drawing] = (), weights: PyTree = None) -> tuple[PyTree, History]:
+    def fit(
+        self,
+        recipe: Recipe,
+        drawings: Sequence[Drawing] = (),
+        weights: PyTree = None,
+        *,
+        best: str | None = None,
+        notes: Notes = types.MappingProxyType({}),
+    ) -> tuple[PyTree, History]:
         """Train to `config.epochs`, from the newest checkpoint if the run is resumed.
 
         Args:
             drawings: pairs (when, draw); `draw(epoch, state)` is called at epoch 0 (untrained), every n epochs and at
                 the last, or at given epochs and the last.
             weights: variables to start from, in place of the recipe's initialisation.
+            best: the metric whose smallest value marks a checkpoint to keep beside the newest.
+            notes: texts for the log and the screen, each once, after the first epoch whose metrics it is true of.
 
         Returns:
             The trained state and the history, `history[name][0]` being the first epoch's.
         """
         config = self.config
+        self.best, self.notes = best, notes
         state = recipe.init(self.key("init"), weights)
         carry = training.begin(recipe, self.data, state, config.batch_size)
         self.steps = training.steps_per_epoch(recipe, self.data, config.batch_size)
@@ -293,12 +312,9 @@ class Run:
     def train(
         self, recipe: Recipe, carry: Carry, epoch: int, step: int, seconds: float, drawings: Sequence[Drawing]
     ) -> Carry:
-        config = self.config
-        pieces = training.slices(
-            recipe, self.data, carry, epochs=config.epochs, batch_size=config.batch_size,
-            key=self.key("training"), epoch=epoch, step=step,
-        )  # fmt: skip
-        self.progress.begin(config.epochs, self.steps, epoch, step)
+        pieces = self.pieces(recipe, carry, epoch, step)
+        left_out: set[tuple[int, int]] = set()
+        self.progress.begin(self.config.epochs, self.steps, epoch, step)
         self.stop_if_asked(carry, epoch, step, seconds, saved=True)
         while True:
             began = time.perf_counter()
@@ -306,25 +322,70 @@ class Run:
             if piece is None:
                 return carry
             carry = piece.carry
-            training.check_finite(piece)
+            if int(carry.bad_step) >= 0:
+                bad = self.look_into_bad_step(recipe, carry, left_out)
+                left_out.add((bad.epoch, bad.step))
+                carry, pieces = bad.before, self.pieces(recipe, bad.before, bad.epoch, bad.step + 1)
+                continue
             seconds += time.perf_counter() - began
             self.progress.update(piece.epoch, piece.step)
             saved = False
             if piece.metrics is not None:
-                self.log(piece.epoch, piece.metrics, seconds)
+                self.epoch_ended(piece.epoch, piece.metrics, seconds)
                 seconds = 0.0
                 self.draw(piece.epoch, carry.state, drawings)
-                if saved := piece.epoch % config.save_every == 0 or piece.epoch == config.epochs:
+                if saved := piece.epoch % self.config.save_every == 0 or piece.epoch == self.config.epochs:
                     self.save(carry, piece.epoch, 0, 0.0)
             self.stop_if_asked(carry, piece.epoch, piece.step, seconds, saved=saved)
 
-    def log(self, epoch: int, metrics: dict[str, float], seconds: float) -> None:
+    def pieces(self, recipe: Recipe, carry: Carry, epoch: int, step: int) -> Iterator[training.Slice]:
+        return training.slices(
+            recipe, self.data, carry, epochs=self.config.epochs, batch_size=self.config.batch_size,
+            key=self.key("training"), epoch=epoch, step=step,
+        )  # fmt: skip
+
+    def look_into_bad_step(self, recipe: Recipe, like: Carry, left_out: Collection[tuple[int, int]]) -> BadStep:
+        """The step after which a value was not finite: named in the log, and on the screen.
+
+        Raises:
+            FloatingPointError: that is to end the run; always where the step before was left out already.
+        """
+        path, about, _ = newest_good(self.folder)
+        self.progress.note(f"a value is not finite; looking for the step, from checkpoint {path.name} on")
+        self.replaying = True
+        if self.stop_signal is not None:
+            raise self.interrupted(self.stop_signal)
+        carry = Carry(**checkpoint.restore(path, like._asdict()))
+        bad = find_bad_step(
+            recipe, self.data, carry, batch_size=self.config.batch_size, key=self.key("training"),
+            epoch=about["epoch"], step=about["step"], left_out=left_out,
+        )  # fmt: skip
+        self.replaying = False
+        skip = self.config.on_nan == "skip" and self.steps > 1 and (bad.epoch, bad.step - 1) not in left_out
+        self.log.event(
+            {
+                "event": "not finite", "epoch": bad.epoch, "step": bad.step + 1, "tensor": bad.tensor, "rows": bad.rows,
+                "from": path.name, "then": "skip" if skip else "stop",
+            }
+        )  # fmt: skip
+        said = f"epoch {bad.epoch + 1}, step {bad.step + 1}: not finite is first {bad.tensor}"
+        if skip:
+            self.progress.note(f"{said}; that step is left out")
+            return bad
+        way = "two in a row are not left out" if self.config.on_nan == "skip" else "--on-nan skip leaves it out"
+        raise FloatingPointError(f"{said}; {path} is good, and {self.way_on} goes on from there ({way})")
+
+    def epoch_ended(self, epoch: int, metrics: dict[str, float], seconds: float) -> None:
         """One line in `metrics.jsonl`, and one on the screen. `seconds` are of training, not of drawing or saving."""
         line = {"epoch": epoch, **metrics, "seconds": round(seconds, 4)}
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        self.log.epoch(line)
         self.remember(line)
         self.progress.epoch(epoch, metrics, seconds)
+        for text, is_true in self.notes.items():
+            if text not in self.noted and is_true(metrics):
+                self.noted.add(text)
+                self.log.event({"event": "note", "epoch": epoch, "step": 0, "text": text})
+                self.progress.note(f"epoch {epoch}: {text}")
 
     def remember(self, line: dict[str, float]) -> None:
         for name, value in line.items():
@@ -340,35 +401,38 @@ class Run:
 
     def save(self, carry: Carry, epoch: int, step: int, seconds: float) -> None:
         """A checkpoint, and before it the log and the pictures that it goes with."""
-        for path in (self.folder / "metrics.jsonl", self.folder / "pictures", self.folder):
+        self.log.sync()
+        for path in (self.folder / "pictures", self.folder):
             if path.exists():
                 sync(path)
         about = {
             "epoch": epoch, "step": step, "seconds": seconds,
             "epochs": self.config.epochs, "drawn_as_last": self.drawn_as_last, "tree": shapes(carry),
+            "figure": self.history[self.best][-1] if self.best and epoch and not step else None,
         }  # fmt: skip
         number = epoch * self.steps + step
-        checkpoint.save(self.folder / "checkpoints", number, carry._asdict(), about, keep=self.config.keep)
+        path = checkpoint.save(self.folder / "checkpoints", number, carry._asdict(), about, keep=self.config.keep)
+        self.log.event({"event": "checkpoint", "epoch": epoch, "step": step, "name": path.name})
 
     def restored(self, found: Found, like: Carry) -> tuple[Carry, int, int, float]:
         """Carry, epoch, step and seconds of the checkpoint; what is later than it is dropped from log and pictures."""
         path, about, damaged = found
         if difference := first_difference(about["tree"], shapes(like)):
             raise InputError(f"{path}: not a checkpoint of this recipe: {difference}; --out names another folder")
-        epoch = about["epoch"]
-        lines = [json.loads(line) for line in read_lines(self.folder / "metrics.jsonl")]
-        kept = [line for line in lines if line["epoch"] <= epoch]
-        for line in kept:
+        epoch, step = about["epoch"], about["step"]
+        epochs, events = self.log.until(epoch, step)
+        for line in epochs:
             self.remember(line)
+        self.noted = {line["text"] for line in events if line["event"] == "note"}
         if self.already_done:
             print(f"{self.folder}: already at epoch {epoch}; nothing to do (--epochs asks for more)", flush=True)
         else:
             for bad, why in damaged:
                 bad.rename(bad.with_name(f"damaged-{bad.name}"))
                 print(f"set aside as damaged-{bad.name}: {why}", file=sys.stderr)
-            write(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+            self.log.drop_later(epoch, step)
             self.drop_pictures(about)
-        return Carry(**checkpoint.restore(path, like._asdict())), epoch, about["step"], about["seconds"]
+        return Carry(**checkpoint.restore(path, like._asdict())), epoch, step, about["seconds"]
 
     def drop_pictures(self, about: dict[str, Any]) -> None:
         """Drop pictures of later epochs, and those that were drawn only because the run ended there."""
@@ -386,6 +450,8 @@ class Run:
         def ask(number: int, frame: types.FrameType | None) -> None:
             self.stop_signal = number
             signal.signal(number, signal.SIG_DFL)
+            if self.replaying:
+                raise self.interrupted(number)
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -402,6 +468,9 @@ class Run:
         raise Interrupted(
             self.stop_signal, f"stopped and saved after {epoch} epochs and {step} steps; to go on: {self.way_on}"
         )
+
+    def interrupted(self, number: int) -> Interrupted:
+        return Interrupted(number, f"stopped; what was saved is whole; to go on: {self.way_on}")
 
     def results(self, figures: Mapping[str, float]) -> None:
         """Figures of the trained model, into `results.json` and onto the screen."""
@@ -443,13 +512,6 @@ def first_difference(found: dict[str, str], wanted: dict[str, str]) -> str | Non
         if found.get(name) != wanted.get(name):
             return f"{name} is {found.get(name, 'missing')}, wanted {wanted.get(name, 'nothing')}"
     return None
-
-
-def read_lines(path: Path) -> list[str]:
-    """The whole lines of a file; a last one that was cut short is none."""
-    if not path.exists():
-        return []
-    return path.read_text().split("\n")[:-1]
 
 
 def epoch_of(picture: Path) -> int:

@@ -68,10 +68,24 @@ def newest_good(folder: Path) -> Found:
     raise InputError(f"{checkpoints}: no checkpoint to go on from; start the run again with another --out")
 
 
-def load(folder: str | Path) -> Trained:
+def best_good(folder: Path) -> Path:
+    path = checkpoint.best(folder / "checkpoints")
+    if path is None:
+        raise InputError(f"{folder}: no checkpoint is the best one; load the newest, without best")
+    try:
+        checkpoint.verify(path)
+    except checkpoint.DamagedError as error:
+        raise InputError(f"the best checkpoint is not whole: {error}; load the newest, without best") from error
+    return path
+
+
+def load(folder: str | Path, *, best: bool = False) -> Trained:
     """The recipe, the variables and the configuration of the run in `folder`, from its newest good checkpoint.
 
     The experiment that made it must be importable: start Python in the checkout.
+
+    Args:
+        best: take the checkpoint that was kept as the best one, by the smallest training loss.
 
     Raises:
         InputError: there is no run, its experiment cannot be imported, or no checkpoint is whole.
@@ -87,7 +101,8 @@ def load(folder: str | Path) -> Trained:
     config = experiment.Config().under(stored["options"], folder / "config.json")
     recipe = experiment.recipe(config)
     like = {"state": jax.eval_shape(recipe.init, jax.random.key(0))}
-    state = checkpoint.restore(newest_good(folder).path, like)["state"]
+    path = best_good(folder) if best else newest_good(folder).path
+    state = checkpoint.restore(path, like)["state"]
     return Trained(recipe, recipe.variables(state), config)
 
 

@@ -151,6 +151,7 @@ def slices(
     epoch: int = 0,
     step: int = 0,
     seconds: float = 0.5,
+    longest: int | None = None,
 ) -> Iterator[Slice]:
     """Train from (`epoch`, `step`) until `epochs` are finished, handing back control about every `seconds`.
 
@@ -159,34 +160,39 @@ def slices(
         epochs: epochs finished in all when the training ends.
         key: what the order of every epoch and the noise of every step follow from.
         epoch, step: finished epochs, and steps done in the one under way.
+        longest: steps that a slice has at most.
     """
-    order_key, noise_key = jax.random.split(key)
     whole, rest = divmod(source.size, batch_size)
     steps = steps_per_epoch(recipe, source, batch_size)
     run_whole, run_rest = advance(recipe, source, batch_size), advance(recipe, source, rest)
     pace = 1  # steps in a slice; the first one compiles
 
     while epoch < epochs:
-        rows = jax.random.permutation(jax.random.fold_in(order_key, epoch), source.size)
-        key_of_epoch = jax.random.fold_in(noise_key, epoch)
+        this_epoch = epoch_of(source, key, epoch)
         while step < steps:
             began, first = time.perf_counter(), step
             if step < whole:
                 step = min(whole, step + pace)
-                carry = run_whole(carry, source.arrays, Epoch(rows, key_of_epoch, 0), first, step)
-            if whole <= step < steps:
-                last = Epoch(rows[whole * batch_size :], key_of_epoch, whole)
-                carry = run_rest(carry, source.arrays, last, step, steps)
+                carry = jax.block_until_ready(run_whole(carry, source.arrays, this_epoch, first, step))
+                growth = seconds / (time.perf_counter() - began)
+                pace = min(max(1, int((step - first) * min(growth, 32))), longest or whole)
+            else:
                 step = steps
-            jax.block_until_ready(carry)
-            growth = seconds / (time.perf_counter() - began)
-            pace = max(1, int((step - first) * min(growth, 32)))
+                rows_left = this_epoch._replace(rows=this_epoch.rows[whole * batch_size :], origin=whole)
+                carry = jax.block_until_ready(run_rest(carry, source.arrays, rows_left, first, step))
             if step < steps:
                 yield Slice(epoch, step, carry, None)
         metrics = {name: float(total) / float(weight) for name, (total, weight) in carry.sums.items()}
         carry = carry._replace(sums=zeros(carry.sums))
         epoch, step = epoch + 1, 0
         yield Slice(epoch, 0, carry, metrics)
+
+
+def epoch_of(source: Source, key: jax.Array, number: int) -> Epoch:
+    """The order of an epoch, and what the noise of its steps follows from, in a training with this key."""
+    order_key, noise_key = jax.random.split(key)
+    rows = jax.random.permutation(jax.random.fold_in(order_key, number), source.size)
+    return Epoch(rows, jax.random.fold_in(noise_key, number), 0)
 
 
 def steps_per_epoch(recipe: Recipe, source: Source, batch_size: int) -> int:

@@ -22,7 +22,19 @@ MAY_IMPORT = {
     "progress": set(),
     "config": set(),
     "stored": {"checkpoint", "config", "training"},
-    "run": {"checkpoint", "config", "pictures", "progress", "stored", "torch_weights", "training"},
+    "log": set(),
+    "replay": {"training"},
+    "run": {
+        "checkpoint",
+        "config",
+        "log",
+        "pictures",
+        "progress",
+        "replay",
+        "stored",
+        "torch_weights",
+        "training",
+    },
     "command": {"config", "run", "stored"},
 }
 

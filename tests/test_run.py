@@ -33,7 +33,12 @@ def contents(folder: Path) -> dict[str, object]:
         found[path.name] = tensors(path)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     found["history"] = [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    found["events"] = [line | {"from": None} for line in events(folder) if line["event"] != "checkpoint"]
     return found
+
+
+def events(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
 def tensors(path: Path) -> dict[str, bytes]:
@@ -77,7 +82,8 @@ def through(tmp_path_factory) -> tuple[Path, tiny.State, run.History]:
 def test_the_folder_of_a_run(through):
     folder, state, history = through
     assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == [
-        "checkpoints", "config.json", "environment.json", "metrics.jsonl", "model.safetensors", "pictures",
+        "checkpoints", "config.json", "environment.json", "events.jsonl", "metrics.jsonl",
+        "model.safetensors", "pictures",
     ]  # fmt: skip
     config = json.loads((folder / "config.json").read_text())
     assert config["options"]["learning_rate"] == 0.1
@@ -101,6 +107,30 @@ def test_the_last_few_checkpoints_are_kept(tmp_path):
     tiny.main(tiny.Config(out=tmp_path / "run", keep=2))
     names = [path.name for path in checkpoint.numbered(tmp_path / "run" / "checkpoints")]
     assert names == ["00000030", "00000036"]
+
+
+def test_the_best_is_kept_beside_the_newest(tmp_path):
+    folder = tmp_path / "run"
+    config = tiny.Config(out=folder, keep=1, learning_rate=1.0)  # so that the error goes up and down
+    _, history = tiny.main(dataclasses.replace(config, out=tmp_path / "long", epochs=30))
+    last = next(epoch for epoch in range(30, 0, -1) if np.argmin(history["loss"][:epoch]) + 1 < epoch)
+    best = 1 + int(np.argmin(history["loss"][:last]))
+    config = dataclasses.replace(config, epochs=last)
+    state, _ = tiny.main(config)
+    names = [path.name for path in checkpoint.numbered(folder / "checkpoints")]
+    assert names == [f"{6 * best:08d}", f"{6 * last:08d}"]
+    first, _ = tiny.main(dataclasses.replace(config, out=tmp_path / "as_far_as_the_best", epochs=best))
+    assert bits(jaxgen.load(folder, best=True).variables) == bits(first.variables)
+    assert bits(jaxgen.load(folder).variables) == bits(state.variables)
+
+
+def test_every_checkpoint_is_in_the_log_and_every_note_once(through):
+    saved = [line for line in events(through[0]) if line["event"] == "checkpoint"]
+    assert [line["name"] for line in saved] == [f"{6 * epoch:08d}" for epoch in range(7)]
+    below = [epoch for epoch, loss in enumerate(through[2]["loss"], 1) if loss < 0.4]
+    assert len(below) > 1, "noted once, though true more often"
+    (note,) = (line for line in events(through[0]) if line["event"] == "note")
+    assert note == {"event": "note", "epoch": below[0], "step": 0, "text": "the error is below 0.4"}
 
 
 def test_the_untrained_model_is_saved_first(tmp_path):
@@ -198,14 +228,71 @@ def test_load_gives_a_notebook_what_was_trained(through):
     assert trained.recipe.noise(jax.random.key(0), 3).shape == (3, 8, 8, 1)
 
 
-def test_a_value_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def bad_point(monkeypatch) -> int:
+    """One of the points is not finite."""
     data = tiny.points()
     data[3] = np.inf
     monkeypatch.setattr(tiny, "points", lambda: data)
-    status, _, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"))
+    return 3
+
+
+def test_a_value_that_is_not_finite_ends_the_run_and_names_step_and_tensor(tmp_path, bad_point, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    status, out, err = call(monkeypatch, capsys, "--out", str(folder))
     assert status == 1
-    assert re.fullmatch(r"error: a value is not finite since epoch 1, step \d\n", err)
-    assert [path.name for path in checkpoint.numbered(tmp_path / "run" / "checkpoints")] == ["00000000"]
+    assert out == "a value is not finite; looking for the step, from checkpoint 00000000 on\n"
+    said = re.fullmatch(
+        r"error: epoch 1, step (\d): not finite is first \['batch'\] float32\[\d, 8, 8, 1\]; (\S+) is good, "
+        r"and python -m tests\.tiny --out \S+ --resume goes on from there \(--on-nan skip leaves it out\)\n",
+        err,
+    )
+    assert said
+    assert [path.name for path in checkpoint.numbered(folder / "checkpoints")] == ["00000000"]
+    assert Path(said[2]) == folder / "checkpoints" / "00000000"
+    event = events(folder)[-1]
+    assert (event["event"], event["epoch"], event["step"], event["then"]) == ("not finite", 0, int(said[1]), "stop")
+    assert bad_point in event["rows"]
+
+
+def test_a_step_that_makes_a_value_not_finite_can_be_left_out(tmp_path, bad_point, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    call(monkeypatch, capsys, "--out", str(folder))
+    status, out, err = call(monkeypatch, capsys, "--out", str(folder), "--resume", "--on-nan", "skip")
+    assert (status, err) == (0, "")
+    skipped = [line for line in events(folder) if line["event"] == "not finite"]
+    assert [line["epoch"] for line in skipped] == [0, 1, 2, 3, 4, 5]  # once in every epoch
+    assert all(bad_point in line["rows"] and line["then"] == "skip" for line in skipped)
+    assert out.count("that step is left out") == 6
+    state, history = tiny.main(tiny.Config(out=tmp_path / "at_once", on_nan="skip"))
+    assert contents(tmp_path / "at_once") == contents(folder)
+    assert np.isfinite(history["loss"]).all()
+    # What came of it is what the other steps alone make.
+    assert bits(checkpoint.restore(newest(folder), {"state": state})["state"]) == bits(state)
+
+
+def test_a_run_that_left_out_a_step_and_was_stopped_goes_on_to_the_same(tmp_path, bad_point, monkeypatch):
+    """The step is behind the checkpoint that the run goes on from, or before it."""
+    tiny.main(tiny.Config(out=tmp_path / "through", on_nan="skip"))
+    for epochs in (1, 2, 5):
+        folder = tmp_path / f"after_{epochs}"
+        tiny.main(tiny.Config(out=folder, on_nan="skip", epochs=epochs, save_every=4))
+        tiny.main(tiny.Config(out=folder, on_nan="skip", resume=True))
+        assert contents(folder) == contents(tmp_path / "through")
+
+
+def test_two_bad_steps_in_a_row_are_the_models_fault(tmp_path, monkeypatch, capsys):
+    data = tiny.points()
+    data[:] = np.nan
+    monkeypatch.setattr(tiny, "points", lambda: data)
+    status, _, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"), "--on-nan", "skip")
+    assert status == 1
+    assert "epoch 1, step 2: " in err
+    assert "two in a row are not left out" in err
+
+
+def newest(folder: Path) -> Path:
+    return checkpoint.numbered(folder / "checkpoints")[-1]
 
 
 def test_a_plain_line_an_epoch_and_the_results_at_the_end(tmp_path, monkeypatch, capsys):

@@ -61,6 +61,9 @@ def points() -> np.ndarray:
     return np.random.default_rng(0).uniform(size=(22, 8, 8, 1)).astype(np.float32)
 
 
+NOTES = {"the error is below 0.4": lambda metrics: metrics["loss"] < 0.4}
+
+
 def main(config: Config, data: np.ndarray | None = None) -> tuple[State, run.History]:
     """Learn the average of 22 points."""
     with run.start(config, training.as_source(points() if data is None else data)) as this_run:
@@ -69,7 +72,7 @@ def main(config: Config, data: np.ndarray | None = None) -> tuple[State, run.His
             noise = jax.random.uniform(this_run.key("samples", epoch), (4, 8, 8, 1))
             this_run.picture(f"mean_{epoch:03d}", pictures.grid(state.variables["params"]["mean"] + noise, 2))
 
-        state, history = this_run.fit(recipe(config), [(config.sample_every, draw)])
+        state, history = this_run.fit(recipe(config), [(config.sample_every, draw)], best="loss", notes=NOTES)
         this_run.animation("learning", this_run.frames("mean"))
         this_run.picture("loss", pictures.curves(history, ["loss"], "error"))
         return state, history
