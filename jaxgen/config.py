@@ -46,6 +46,8 @@ class Config:
     """Checkpoints that are kept, the newest ones."""
     on_nan: Free[Literal["stop", "skip"]] = "stop"
     """When a value is not finite: stop, or skip the step that made it. Either way the log names step and batch."""
+    self_check: Free[bool] = False
+    """First compare every operation and its gradients with float64, and refuse to train if one is wrong."""
     device: Free[str] = "auto"
     """Where to compute: auto, cpu, gpu, or one of several as gpu:1."""
 

@@ -34,7 +34,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jaxgen import checkpoint, pictures, torch_weights, training
+from jaxgen import checkpoint, pictures, selfcheck, torch_weights, training
 from jaxgen.config import Config
 from jaxgen.durable import sync, write, write_json
 from jaxgen.errors import InputError
@@ -69,6 +69,8 @@ def start(config: Config, data: Source, group: Config | None = None) -> Iterator
     """
     training.check_batch_size(config.batch_size, data.size)
     device = find_device(config.device)
+    if config.self_check and group is None:
+        check_operations(device)
     data_sha256 = digest(data.arrays)
     folder = config.folder
     if config.resume:
@@ -105,6 +107,12 @@ def find_device(name: str) -> jax.Device:
     except (RuntimeError, ValueError, IndexError) as error:
         here = ", ".join(f"{device.platform}:{device.id}" for device in jax.devices())
         raise InputError(f"--device {name}: there is no such device; here: {here}") from error
+
+
+def check_operations(device: jax.Device) -> None:
+    with jax.default_device(device):
+        worst = selfcheck.check()
+    print(f"self-check: operations and gradients agree with float64 to {worst:.0e}", flush=True)
 
 
 def check_new_folder(folder: Path) -> None:
@@ -219,7 +227,9 @@ class Group:
 def start_group(config: Config, data: Source) -> Iterator[Group]:
     """The folder of several runs, new or gone on with, under the conditions of `start`."""
     training.check_batch_size(config.batch_size, data.size)
-    find_device(config.device)
+    device = find_device(config.device)
+    if config.self_check:
+        check_operations(device)
     data_sha256 = digest(data.arrays)
     if config.resume:
         check_same_run(config, data_sha256)

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "stored": {"checkpoint", "config", "training"},
     "log": set(),
     "replay": {"training"},
+    "selfcheck": {"layers", "ops"},
     "run": {
         "checkpoint",
         "config",
@@ -31,6 +32,7 @@ MAY_IMPORT = {
         "pictures",
         "progress",
         "replay",
+        "selfcheck",
         "stored",
         "torch_weights",
         "training",
