@@ -11,18 +11,25 @@ and synced file by file and folder by folder, and only then renamed; before it i
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
+import os
 import shutil
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from jaxgen.durable import sync
 
 PyTree = Any
 MANIFEST = "manifest.json"
+OVERHEAD = 1 << 18  # bytes of a checkpoint beside its arrays, with room to spare: small files take a block each
 
 
 class DamagedError(Exception):
@@ -33,18 +40,27 @@ def save(folder: Path, number: int, tree: PyTree, about: dict[str, Any], *, keep
     """Write `tree` as checkpoint `number` of `folder`; when this returns it is on disk and survives a power cut.
 
     Only then are the oldest checkpoints removed, down to the newest `keep` and the `best`.
+
+    Raises:
+        OSError: the disk is full or failing; what was there before is as it was.
     """
     final = folder / f"{number:08d}"
     staging = folder / f".saving-{final.name}"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(staging, ignore_errors=True)
+    check_room(folder, tree)
     staging.mkdir()
-    with orbax() as checkpointer:
-        checkpointer.save((staging / "state").absolute(), tree)
-    (staging / "about.json").write_text(json.dumps(about, indent=1))
-    (staging / MANIFEST).write_text(json.dumps(sums(staging), indent=1))
-    for path in [*staging.rglob("*"), staging]:
-        sync(path)
+    try:
+        with quiet_failures(folder), orbax() as checkpointer:
+            checkpointer.save((staging / "state").absolute(), tree)
+        (staging / "about.json").write_text(json.dumps(about, indent=1))
+        (staging / MANIFEST).write_text(json.dumps(sums(staging), indent=1))
+        for path in [*staging.rglob("*"), staging]:
+            sync(path)
+    except OSError:
+        with contextlib.suppress(OSError):  # give back the room that it took
+            shutil.rmtree(staging)
+        raise
     if final.exists():  # saved before, by a run that was then resumed from an earlier step
         remove(final)
     staging.rename(final)
@@ -55,6 +71,34 @@ def save(folder: Path, number: int, tree: PyTree, about: dict[str, Any], *, keep
             if path != kept:
                 remove(path)
     return final
+
+
+def check_room(folder: Path, tree: PyTree) -> None:
+    """Raise OSError where the disk has no room for the tree: asked first, for Orbax does not fail in good order."""
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + OVERHEAD
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def silence(said: object) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def quiet_failures(folder: Path) -> Iterator[None]:
+    """What Orbax raises where the disk gives out, as one OSError; its threads' own last words are not printed."""
+    hooks = threading.excepthook, sys.unraisablehook
+    threading.excepthook = sys.unraisablehook = silence
+    try:
+        yield
+    except OSError:
+        raise
+    except (ValueError, RuntimeError) as error:  # TensorStore's status, as text
+        known = (number for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) if os.strerror(number) in str(error))
+        number = next(known, errno.EIO)
+        raise OSError(number, os.strerror(number), str(folder)) from error
+    finally:
+        threading.excepthook, sys.unraisablehook = hooks
 
 
 def best(folder: Path) -> Path | None:
@@ -118,6 +162,6 @@ def orbax() -> Iterator[Any]:
     """A synchronous Orbax checkpointer that keeps its remarks to itself."""
     import orbax.checkpoint as ocp
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         yield checkpointer

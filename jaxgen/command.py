@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from itertools import dropwhile, takewhile
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 
@@ -38,9 +38,14 @@ def command(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> NoR
     except BrokenPipeError:  # whoever reads our output, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + signal.SIGPIPE
-    except (OSError, FloatingPointError) as error:
+    except FloatingPointError as error:
         status = say_why(error, 1)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        said = f"{place}{error.strerror or error}; what was saved before is whole, and --resume goes on from there"
+        status = say_why(OSError(said), 1)
     except Interrupted as stop:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         print(stop, file=sys.stderr)
         status = 128 + stop.number
     raise SystemExit(status)
@@ -52,7 +57,21 @@ def say_why(error: Exception, status: int) -> int:
 
 
 def interrupt(number: int, frame: types.FrameType | None) -> NoReturn:
+    """Stop, wherever the command is.
+
+    Where Python cannot pass on an exception, as in a callback of its garbage collection, it would drop this one; so it
+    is raised again a second later, unless it has been heard.
+    """
+    signal.signal(signal.SIGALRM, lambda _, frame: interrupt(number, frame))
+    signal.setitimer(signal.ITIMER_REAL, 1)
+    sys.unraisablehook = unless_interrupted
     raise Interrupted(number, "stopped; what was saved is whole, and the same command with --resume goes on from there")
+
+
+def unless_interrupted(dropped: Any) -> None:
+    """Tell of an exception that Python dropped, unless it is a stop: that comes again."""
+    if not isinstance(dropped.exc_value, Interrupted):
+        sys.__unraisablehook__(dropped)
 
 
 def configuration(config_class: type[ConfigT], description: str, arguments: list[str]) -> ConfigT:

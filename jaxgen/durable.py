@@ -1,5 +1,6 @@
 """Files that are on disk, whole, once the call returns, or as they were before."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -10,9 +11,14 @@ def write(path: Path, content: bytes) -> None:
     """Write a file beside, sync it and rename it; folders are made as needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    sync(partial)
-    partial.replace(path)
+    try:
+        partial.write_bytes(content)
+        sync(partial)
+        partial.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

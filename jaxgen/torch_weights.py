@@ -5,6 +5,7 @@ its rank alone: matrices `[out, in]` <-> `[in, out]`, kernels `[out, in, kh, kw]
 """
 
 import json
+import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,9 @@ def read_pth(path: Path, wanted: Container[str]) -> Mapping[str, np.ndarray]:
             f"{path}: reading .pth needs PyTorch; install torch, or save it there as .safetensors"
         ) from error
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of what is odd in a damaged file; that it is damaged we say ourselves
+            warnings.simplefilter("ignore")
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of any kind, where a file is damaged
         raise InputError(
             f"{path}: not a plain state_dict; in PyTorch write it again with torch.save(model.state_dict(), path)"

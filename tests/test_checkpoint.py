@@ -1,14 +1,18 @@
 """Checkpoints: what is acknowledged is whole, what is damaged is found."""
 
+import errno
 import json
+import os
 import random
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from jaxgen import checkpoint
@@ -139,3 +143,36 @@ def test_the_manifest_covers_every_file(saved):
     written = json.loads((saved / "manifest.json").read_text())
     files = {str(path.relative_to(saved)) for path in saved.rglob("*") if path.is_file()}
     assert written.keys() == files - {"manifest.json"}
+
+
+def test_a_disk_without_room_is_asked_before_anything_is_written(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, {"a": jnp.ones(3)}, {"epoch": 1}, keep=1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(1 << 20))
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        checkpoint.save(tmp_path, 2, {"a": jnp.ones(1 << 18)}, {"epoch": 2}, keep=1)
+    assert raised.value.errno == errno.ENOSPC
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
+    checkpoint.save(tmp_path, 2, {"a": jnp.ones(3)}, {"epoch": 2}, keep=1)
+
+
+class Usage(NamedTuple):
+    free: int
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_what_orbax_raises_where_the_disk_gives_out_is_an_oserror(tmp_path, monkeypatch, number):
+    """TensorStore says it in the text of a ValueError."""
+    checkpoint.save(tmp_path, 1, {"a": jnp.ones(3)}, {"epoch": 1}, keep=1)
+    real = ocp.Checkpointer.save
+
+    def failing(self, path, *args, **options):
+        real(self, path, *args, **options)
+        raise ValueError(f"RESOURCE_EXHAUSTED: Failed to write 6655 bytes to file 20: {os.strerror(number)} [source]")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.Checkpointer, "save", failing)
+        with pytest.raises(OSError, match=os.strerror(number)) as raised:
+            checkpoint.save(tmp_path, 2, {"a": jnp.ones(3)}, {"epoch": 2}, keep=1)
+    assert raised.value.errno == number
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001"], "what it had begun is gone"
+    assert checkpoint.verify(tmp_path / "00000001") == {"epoch": 1}

@@ -1,6 +1,7 @@
 """A run from the outside: its folder, resuming, signals and errors, on the smallest experiment."""
 
 import dataclasses
+import gc
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -56,6 +58,7 @@ def call(monkeypatch, capsys, *arguments: str, experiment=tiny) -> tuple[int, st
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr(sys, "argv", ["experiment", *arguments])
     monkeypatch.setattr(command, "cache_compiled_programs", lambda: None)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     try:
         with pytest.raises(SystemExit) as stop:
             command.command(experiment.main, experiment.Config)
@@ -504,7 +507,7 @@ def test_no_room_on_the_disk_ends_with_one_line_and_keeps_the_checkpoints(tmp_pa
     monkeypatch.setattr(checkpoint, "save", full)
     status, _, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"))
     assert status == 1
-    assert err == "error: [Errno 28] No space left on device\n"
+    assert err == ("error: No space left on device; what was saved before is whole, and --resume goes on from there\n")
     assert [path.name for path in checkpoint.numbered(tmp_path / "run" / "checkpoints")] == ["00000000", "00000006"]
 
 
@@ -544,6 +547,26 @@ def test_a_signal_stops_saves_and_says_how_to_go_on(tmp_path, number, status):
     assert (going_on.returncode, err) == (0, "")
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == list(range(1, int(said[1]) + 3))
+
+
+def test_a_signal_is_not_lost_where_python_drops_exceptions(monkeypatch, capsys):
+    """As in a callback of the garbage collection: what it raises is dropped, and the command would go on."""
+
+    def once(phase, info):
+        gc.callbacks.remove(once)
+        signal.raise_signal(signal.SIGTERM)
+
+    def main(config):
+        gc.callbacks.append(once)
+        gc.collect()
+        time.sleep(30)
+
+    began = time.monotonic()
+    status, out, err = call(monkeypatch, capsys, experiment=SimpleNamespace(main=main, Config=tiny.Config))
+    assert (status, out) == (143, "")
+    assert err.startswith("stopped; what was saved is whole")
+    assert err.count("\n") == 1
+    assert time.monotonic() - began < 5
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):

@@ -1,6 +1,7 @@
 """PyTorch's files in and ours out: the same names, the same layouts, the same arithmetic; and nothing executed."""
 
 import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -322,3 +323,18 @@ def test_without_pytorch_the_error_points_to_safetensors(
     with pytest.raises(InputError, match=r"needs PyTorch.*safetensors"):
         torch_weights.load(SMALL, tmp_path / "weights.pth")
     assert_holds(torch_weights.load(SMALL, tmp_path / "weights.safetensors"), small)
+
+
+def test_a_damaged_pth_is_refused_without_pytorchs_own_remarks(tmp_path):
+    """It warns of a pickle protocol that it does not know, before it fails."""
+    path = tmp_path / "weights.pth"
+    torch.save({"weight": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    assert content[:2] == b"\x80\x02"
+    path.write_bytes(b"\x80\x22" + content[2:])
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        torch_weights.read(path, ["weight"])
+    assert not remarks
+    with pytest.warns(UserWarning, match="pickle protocol"):
+        torch.load(path, weights_only=True)

@@ -1,0 +1,374 @@
+"""python -m tests.torture [WHAT …] [--times N]: what CI has no time for.
+
+kill        SIGKILL at random instants of short runs that save often, until N of them have struck. After each: every
+            checkpoint that the log acknowledges and that should still be kept is whole, and none that counts is
+            damaged. A run that comes to its end is compared with the one that nothing disturbed, bit for bit.
+term        the same with SIGTERM, whose exit status and time are looked at too.
+damage      N random bit flips, cuts and deletions in the files of a checkpoint: each is found, and the one before it
+            is taken.
+disk        runs on file systems of 0.1 to 1 MB (as root only: they are mounted): each ends with one line and status 1,
+            and goes on to the same result when there is room.
+repeat      every recipe twice in a row in processes of its own, on all cores, N steps: equal to the last bit.
+fuzz        N seconds of random changes to the files that the readers read: IDX, CIFAR, safetensors, .pth, a run's
+            configuration. Nothing but our own error, one line, may come of it.
+
+Without names, all of them. It prints a line for each, and ends with status 1 if anything was found.
+"""
+
+import argparse
+import contextlib
+import gzip
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+EPOCHS = 6
+KEEP = 3
+
+
+def tiny_run(folder: Path) -> None:
+    """The smallest experiment, saving after every epoch; gone on with where it has begun."""
+    from jaxgen.command import command
+    from tests import tiny
+
+    begun = (folder / "config.json").exists()
+    sys.argv = ["tiny", "--out", str(folder), "--epochs", str(EPOCHS), *(["--resume"] if begun else [])]
+    command(tiny.main, tiny.Config)
+
+
+def in_a_fork(act: Callable[[], None], log: Path) -> int:
+    """Start `act` in a process of its own, which has all modules already; its output goes into a file."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        with log.open("a") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        act()
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except BaseException:  # whatever it is, it is to be seen in the log
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def wait(child: int) -> int:
+    """The exit status; minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def problems_of(folder: Path) -> list[str]:
+    """What is wrong with the checkpoints of a run that was cut off."""
+    from jaxgen import checkpoint
+    from jaxgen.log import lines
+
+    found = []
+    acknowledged = sorted({line["name"] for line in lines(folder / "events.jsonl") if line["event"] == "checkpoint"})
+    there = {path.name: path for path in checkpoint.numbered(folder / "checkpoints")}
+    for name in acknowledged:
+        if name not in there and sum(other > name for other in there) < KEEP:
+            found += [f"checkpoint {name} was acknowledged and is not there"]
+    for path in there.values():
+        try:
+            checkpoint.verify(path)
+        except checkpoint.DamagedError as error:
+            found.append(str(error))
+    return found
+
+
+def strike(times: int, number: signal.Signals, work: Path) -> tuple[str, list[str]]:
+    """Signal `number` at `times` random instants of runs."""
+    from tests.test_run import contents
+
+    problems: list[str] = []
+    log = work / "log"
+    undisturbed = work / "undisturbed"
+    assert wait(in_a_fork(partial(tiny_run, undisturbed), log)) == 0, log.read_text()
+    began = time.perf_counter()
+    assert wait(in_a_fork(partial(tiny_run, work / "again"), log)) == 0
+    length = time.perf_counter() - began  # with everything compiled, as in all that follow
+    wanted = contents(undisturbed)
+    struck = finished = runs = 0
+    slowest = 0.0
+    folder = work / "run0"
+    while struck < times:
+        child = in_a_fork(partial(tiny_run, folder), log)
+        time.sleep(random.uniform(0, length))
+        sent = time.perf_counter()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+        status = wait(child)
+        if status == 0:  # it was at its end already
+            finished += 1
+            if contents(folder) != wanted:
+                problems.append(f"{folder} ended otherwise than undisturbed")
+            runs += 1
+            folder = work / f"run{runs}"
+            continue
+        struck += 1
+        slowest = max(slowest, time.perf_counter() - sent)
+        if number == signal.SIGTERM and status not in (128 + number, -number):
+            problems.append(f"exit status {status} after SIGTERM; see {log}")
+        if number == signal.SIGKILL and status != -number:
+            problems.append(f"exit status {status}; see {log}")
+        problems += problems_of(folder)
+    if "Traceback" in log.read_text():
+        problems.append(f"a traceback in {log}")
+    said = f"{struck} × {number.name}, {finished} runs came to their end, the slowest stop took {slowest:.2f} s"
+    return said, problems
+
+
+def kill(times: int, work: Path) -> tuple[str, list[str]]:
+    return strike(times, signal.SIGKILL, work)
+
+
+def term(times: int, work: Path) -> tuple[str, list[str]]:
+    return strike(times, signal.SIGTERM, work)
+
+
+def damage(times: int, work: Path) -> tuple[str, list[str]]:
+    from jaxgen import stored
+
+    problems = []
+    original = work / "original"
+    assert wait(in_a_fork(partial(tiny_run, original), work / "log")) == 0
+    names = [path.name for path in sorted((original / "checkpoints").iterdir())]
+    newest = original / "checkpoints" / names[-1]
+    files = sorted(path for path in newest.rglob("*") if path.is_file())
+    kinds = {"flip": 0, "cut": 0, "delete": 0}
+    for _ in range(times):
+        path = random.choice(files)
+        content = path.read_bytes()
+        kind = random.choice(list(kinds)) if content else "delete"
+        kinds[kind] += 1
+        if kind == "delete":
+            path.unlink()
+        elif kind == "cut":
+            path.write_bytes(content[: random.randrange(len(content))])
+        else:
+            changed = bytearray(content)
+            changed[random.randrange(len(content))] ^= 1 << random.randrange(8)
+            path.write_bytes(bytes(changed))
+        found = stored.newest_good(original)
+        if found.path.name != names[-2] or [bad.name for bad, _ in found.damaged] != names[-1:]:
+            problems.append(f"{kind} in {path.relative_to(newest)}: {found.path.name} was taken")
+        path.write_bytes(content)
+    if stored.newest_good(original).path != newest:
+        problems.append("undamaged, it is not taken")
+    return ", ".join(f"{number} × {kind}" for kind, number in kinds.items()), problems
+
+
+def disk(times: int, work: Path) -> tuple[str, list[str]]:
+    from tests.test_run import contents
+
+    if os.geteuid() != 0:
+        return "not root: nothing was mounted", []
+    problems, full = [], 0
+    undisturbed = work / "undisturbed"
+    assert wait(in_a_fork(partial(tiny_run, undisturbed), work / "log")) == 0
+    for number in range(times):
+        place = work / f"disk{number}"
+        place.mkdir()
+        size = int(random.uniform(0.1, 1) * 2**20)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=True)
+        try:
+            log = work / f"log{number}"
+            status = wait(in_a_fork(partial(tiny_run, place / "run"), log))
+            said = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
+            full += status == 1
+            if status not in (0, 1) or len(said) != status or "Traceback" in log.read_text():
+                problems.append(f"{size} bytes: exit status {status}; see {log}")
+            problems += problems_of(place / "run")
+            subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
+            if wait(in_a_fork(partial(tiny_run, place / "run"), log)) != 0:
+                problems.append(f"{size} bytes: it does not go on; see {log}")
+            elif contents(place / "run") != contents(undisturbed):
+                problems.append(f"{size} bytes: it goes on to another result")
+        finally:
+            subprocess.run(["umount", "-l", str(place)], check=True)
+    return f"{times} file systems, {full} of them full", problems
+
+
+def repeat(times: int, work: Path) -> tuple[str, list[str]]:
+    """Each recipe twice, in two processes."""
+    from experiments.benchmark.cases import CASES
+
+    problems = []
+    for name in CASES:
+        words = [sys.executable, "-c", REPEAT, name, str(times)]
+        two = [subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+        if two[0] != two[1]:
+            problems.append(f"{name}: {two[0].strip()} is not {two[1].strip()}")
+    return f"{times} steps of each of {len(CASES)} recipes, twice", problems
+
+
+REPEAT = """
+import hashlib, sys
+import jax, numpy as np
+from experiments.benchmark.cases import CASES
+from experiments.benchmark.images import random_images
+from jaxgen import training
+
+case, steps = CASES[sys.argv[1]](), int(sys.argv[2])
+batch_size = case.config.batch_size
+source = case.source(random_images((4 * batch_size, *case.shape)))
+recipe = case.recipe
+carry = training.begin(recipe, source, recipe.init(jax.random.key(0)), batch_size)
+pieces = training.slices(recipe, source, carry, epochs=10**9, batch_size=batch_size, key=jax.random.key(1))
+total = hashlib.sha256()
+done = 0
+per_epoch = training.steps_per_epoch(recipe, source, batch_size)
+for piece in pieces:
+    if piece.epoch * per_epoch + piece.step >= steps and not piece.step:
+        break
+for leaf in jax.tree.leaves(piece.carry.state):
+    total.update(np.ascontiguousarray(leaf).tobytes())
+print(piece.epoch, total.hexdigest())
+"""
+
+
+def fuzz(seconds: int, work: Path) -> tuple[str, list[str]]:
+    problems: list[str] = []
+    readers = [(path, path.read_bytes(), read) for path, read in readable_files(work)]
+    until, tried, refused = time.monotonic() + seconds, 0, 0
+    while time.monotonic() < until:
+        for path, content, read in readers:
+            path.write_bytes(changed(content))
+            tried += 1
+            try:
+                read()
+            except Exception as error:
+                refused += 1
+                if type(error).__name__ != "InputError":
+                    kept = work / f"found{len(problems)}-{path.name}"
+                    shutil.copy(path, kept)
+                    problems.append(f"{type(error).__name__}: {str(error)[:200]}; {kept}")
+    return f"{tried:,} files, {refused:,} refused", problems
+
+
+def readable_files(work: Path) -> list[tuple[Path, Callable[[], object]]]:
+    """A good file for every reader, and how it is read."""
+    import jax
+    import numpy as np
+    import torch
+
+    from jaxgen import stored, torch_weights
+    from jaxgen.data import files
+    from jaxgen.layers import initial
+    from jaxgen.models.completion import RowCompleter
+    from tests import tiny
+
+    run = work / "run"
+    assert wait(in_a_fork(partial(tiny_run, run), work / "log")) == 0  # before JAX has threads
+    random_bytes = np.random.default_rng(0).integers(0, 10, 3 * 3073, np.uint8).tobytes()
+    idx = {
+        "images": bytes([0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5]) + random_bytes[:60],
+        "labels": bytes([0, 0, 8, 1, 0, 0, 0, 9]) + random_bytes[:9],
+    }
+    readers: list[tuple[Path, Callable[[], object]]] = []
+    for what, content in idx.items():
+        parse = files.idx_images if what == "images" else files.idx_labels
+        for path, written in ((work / what, content), (work / f"{what}.gz", gzip.compress(content))):
+            path.write_bytes(written)
+            readers.append((path, lambda path=path, parse=parse: parse(files.contents(path), path)))
+    cifar = work / "data_batch_1.bin"
+    cifar.write_bytes(random_bytes)
+    readers.append((cifar, lambda: files.cifar_batch(files.contents(cifar), cifar)))
+
+    module = RowCompleter("gru", 4, 3)
+    variables = initial(module, jax.random.key(0))
+    tensors = {name: torch.tensor(tensor) for name, tensor in torch_weights.state_dict(module, variables).items()}
+    torch_weights.save(module, variables, work / "weights.safetensors")
+    torch.save(tensors, work / "weights.pth")
+    torch.save(tensors, work / "old.pth", _use_new_zipfile_serialization=False)
+    saved = [work / name for name in ("weights.safetensors", "weights.pth", "old.pth")]
+    readers += [(path, partial(torch_weights.load, module, path)) for path in saved]
+
+    def read_config() -> object:
+        found = stored.read_config(run)
+        return found and tiny.Config().under(found["options"], run / "config.json")
+
+    return [*readers, (run / "config.json", read_config)]
+
+
+def changed(content: bytes) -> bytes:
+    """A few random changes: bits, bytes, numbers of several bytes, cuts, repetitions."""
+    data = bytearray(content)
+    for _ in range(random.choice([1, 1, 2, 4, 16])):
+        if not data:
+            break
+        # The beginnings of files say the most.
+        at = random.randrange(min(len(data), random.choice([16, 64, 512, len(data)])))
+        kind = random.randrange(6)
+        if kind == 0:
+            data[at] ^= 1 << random.randrange(8)
+        elif kind == 1:
+            data[at] = random.choice([0, 1, 0x7F, 0x80, 0xFF, 0x22, 0x7B])
+        elif kind == 2:
+            data[at : at + 4] = random.choice([0, 1, -1, 2**31 - 1, -(2**31), 65536]).to_bytes(4, "big", signed=True)
+        elif kind == 3:
+            del data[at:]
+        elif kind == 4:
+            del data[at : at + random.randrange(1, 64)]
+        else:
+            data[at:at] = data[at : at + random.randrange(1, 64)]
+    return bytes(data)
+
+
+TORTURES = {"kill": (kill, 1000), "term": (term, 100), "damage": (damage, 10_000), "disk": (disk, 30),
+            "repeat": (repeat, 40), "fuzz": (fuzz, 3600)}  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__.split("\n\n")[0])
+    parser.add_argument("what", nargs="*", metavar="WHAT", help=f"of {', '.join(TORTURES)}; all unless given")
+    parser.add_argument("--times", type=int, help="how often, or for how many seconds; each has its own default")
+    parser.add_argument("--seed", type=int, default=0, help="of the random choices")
+    options = parser.parse_args()
+    if unknown := [what for what in options.what if what not in TORTURES]:
+        parser.error(f"there is no {unknown[0]!r}: take some of {', '.join(TORTURES)}")
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="torture-cache-")
+    import_everything()
+    failed = False
+    for what in options.what or TORTURES:
+        torture, times = TORTURES[what]
+        random.seed(options.seed)
+        work = Path(tempfile.mkdtemp(prefix=f"torture-{what}-"))
+        began = time.monotonic()
+        said, problems = torture(options.times or times, work)
+        print(f"{what}: {said}; {len(problems)} problems, {time.monotonic() - began:.0f} s", flush=True)
+        for problem in problems[:20]:
+            print(f"  {problem}", flush=True)
+        failed |= bool(problems)
+        if not problems:
+            shutil.rmtree(work)
+    return int(failed)
+
+
+def import_everything() -> None:
+    """So that the processes that are forked need not, while no backend of JAX is started."""
+    import orbax.checkpoint  # noqa: F401
+    from PIL import Image  # noqa: F401
+
+    import jaxgen.run  # noqa: F401
+    from tests import test_run, tiny  # noqa: F401
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
