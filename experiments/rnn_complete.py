@@ -87,17 +87,16 @@ def main(config: Config) -> None:
 def learn(this_run: run.Run, config: Config, originals: jax.Array) -> run.History:
     """Train one cell, and draw what it makes of the validation images."""
     module, length = network(config), sequence_length(config)
-    complete = jax.jit(lambda variables: completion.complete(module, variables, originals, length))
 
     def draw(epoch: int, state: completion.State) -> None:
-        strip = pictures.grid(complete(state.variables), columns=len(originals))
-        this_run.picture(f"completed_{epoch:03d}", strip)
+        completed = completion.complete(module, state.variables, originals, length)
+        this_run.picture(f"completed_{epoch:03d}", pictures.grid(completed, columns=len(originals)))
 
     this_run.picture("original", pictures.grid(originals, columns=len(originals)))
     resumed = this_run.found is not None
     weights = torch_weights.load(module, config.weights) if config.weights and not resumed else None
     _, history = this_run.fit(recipe(config), [(config.draw_every, draw)], weights, best="loss")
-    this_run.picture("loss", pictures.curves(history, ["loss"], "mean squared error"))
+    this_run.picture("loss", pictures.curves(history, ["loss"], "mean squared error", scale="log"))
     return history
 
 
@@ -126,7 +125,7 @@ def compare(group: run.Group, config: Config, histories: dict[str, run.History])
         strips = {name: Image.open(path) for name, path in {"original": original, **named}.items() if path.exists()}
         group.picture(drawn.stem, pictures.strips(strips, f"epoch {int(drawn.stem.rpartition('_')[2])}"))
     losses = {cell.upper(): history["loss"] for cell, history in histories.items()}
-    group.picture("losses", pictures.curves(losses, list(losses), "mean squared error"))
+    group.picture("losses", pictures.curves(losses, list(losses), "mean squared error", scale="log"))
 
     print("epoch" + "".join(f"  {cell.upper():>4} loss  {cell.upper():>4} time" for cell in config.cell))
     for epoch in sorted({1, *range(config.draw_every, config.epochs + 1, config.draw_every), config.epochs}):

@@ -51,8 +51,13 @@ def grid(images: Array, columns: int, margin: int = 2) -> Image.Image:
     return to_image(cells.reshape(rows * (height + margin), columns * (width + margin), channels))
 
 
-def curves(history: Mapping[str, Sequence[float]], names: Sequence[str], label: str) -> Image.Image:
-    """The named metrics over the epochs, counted from 1, in one plot; `label` is for the vertical axis."""
+def curves(
+    history: Mapping[str, Sequence[float]], names: Sequence[str], label: str, *, scale: str = "linear"
+) -> Image.Image:
+    """The named metrics over the epochs, counted from 1, in one plot; `label` is for the vertical axis.
+
+    Errors that fall by orders of magnitude are told apart on a `scale` that is "log".
+    """
     from matplotlib.ticker import MaxNLocator
 
     figure = blank_figure(7, 4)
@@ -62,7 +67,7 @@ def curves(history: Mapping[str, Sequence[float]], names: Sequence[str], label: 
         axes.plot(
             range(1, len(values) + 1), values, label=name.replace("_", " "), marker="." if len(values) < 3 else ""
         )
-    axes.set(xlabel="epoch", ylabel=label)
+    axes.set(xlabel="epoch", ylabel=label, yscale=scale)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
