@@ -1,0 +1,202 @@
+"""Files and options that nobody should be harmed by: one line, status 2, and nothing changed on disk."""
+
+import gzip
+import json
+import os
+import pickle
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
+from jaxgen import torch_weights
+from jaxgen.layers import initial
+from jaxgen.models.completion import RowCompleter
+from tests.test_run import call, snapshot
+
+Asked = tuple[ModuleType, list[str], str]  # the experiment, its arguments, and what it says
+
+
+def good_weights() -> dict[str, np.ndarray]:
+    module = RowCompleter("gru", 256, 56)
+    return torch_weights.state_dict(module, initial(module, jax.random.key(0)))
+
+
+def weights_file(name: str, content: bytes, said: str) -> Callable[[Path], Asked]:
+    def prepare(folder: Path) -> Asked:
+        (folder / name).write_bytes(content)
+        return rnn_complete, ["--cell", "gru", "--weights", str(folder / name)], said
+
+    return prepare
+
+
+def changed_weights(change: Callable[[dict[str, np.ndarray]], object], said: str) -> Callable[[Path], Asked]:
+    def prepare(folder: Path) -> Asked:
+        tensors = good_weights()
+        change(tensors)
+        safetensors.numpy.save_file(tensors, folder / "weights.safetensors")
+        return rnn_complete, ["--cell", "gru", "--weights", str(folder / "weights.safetensors")], said
+
+    return prepare
+
+
+class Harmful:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
+def a_pickle_that_runs_code(folder: Path) -> Asked:
+    (folder / "weights.pth").write_bytes(pickle.dumps(Harmful(folder / "harmed"), protocol=2))
+    return rnn_complete, ["--cell", "gru", "--weights", str(folder / "weights.pth")], "not a plain state_dict"
+
+
+def a_pth_with_a_pickle_that_runs_code(folder: Path) -> Asked:
+    torch.save({"weight": Harmful(folder / "harmed")}, folder / "weights.pth")
+    return rnn_complete, ["--cell", "gru", "--weights", str(folder / "weights.pth")], "not a plain state_dict"
+
+
+def a_whole_pickled_module(folder: Path) -> Asked:
+    torch.save(torch.nn.Linear(2, 2), folder / "weights.pth")
+    return rnn_complete, ["--cell", "gru", "--weights", str(folder / "weights.pth")], "not a plain state_dict"
+
+
+def weights_of_another_experiment(folder: Path) -> Asked:
+    safetensors.numpy.save_file({"0.weight": np.zeros((2, 2), np.float32)}, folder / "weights.safetensors")
+    return vae_mnist, ["--data", "digits", "--weights", str(folder / "weights.safetensors")], "weights.safetensors"
+
+
+def a_folder_for_weights(folder: Path) -> Asked:
+    (folder / "weights.safetensors").mkdir()
+    return rnn_complete, ["--cell", "gru", "--weights", str(folder / "weights.safetensors")], "weights.safetensors"
+
+
+def png(width: int, height: int, rows: bytes = b"") -> bytes:
+    """A gray PNG that announces a size, whatever follows."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def images(files: dict[str, bytes], said: str, experiment: ModuleType = rnn_complete) -> Callable[[Path], Asked]:
+    """A folder of good images with these files among them."""
+
+    def prepare(folder: Path) -> Asked:
+        place = folder / "images"
+        place.mkdir()
+        for number in range(40):
+            (place / f"{number}.png").write_bytes(png(8, 8, (b"\0" + bytes(range(8))) * 8))
+        for name, content in files.items():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes(content)
+        return experiment, ["--data", f"folder:{place}"], said
+
+    return prepare
+
+
+def only(files: dict[str, bytes], said: str) -> Callable[[Path], Asked]:
+    def prepare(folder: Path) -> Asked:
+        place = folder / "images"
+        place.mkdir()
+        for name, content in files.items():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes(content)
+        return rnn_complete, ["--data", f"folder:{place}"], said
+
+    return prepare
+
+
+def mnist_file(content: bytes) -> Callable[[Path], Asked]:
+    def prepare(folder: Path) -> Asked:
+        (folder / "cache" / "mnist").mkdir(parents=True)
+        (folder / "cache" / "mnist" / "train-images-idx3-ubyte.gz").write_bytes(content)
+        return dcgan_mnist, [], "train-images-idx3-ubyte"
+
+    return prepare
+
+
+def options(experiment: ModuleType, *arguments: str) -> Callable[[Path], Asked]:
+    """The first argument is to be named."""
+    return lambda folder: (experiment, list(arguments), arguments[0])
+
+
+HEADER = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 800]}}).encode()
+HOSTILE: dict[str, Callable[[Path], Asked]] = {
+    "a pickle that runs code": a_pickle_that_runs_code,
+    "a .pth with a pickle that runs code": a_pth_with_a_pickle_that_runs_code,
+    "a whole pickled module": a_whole_pickled_module,
+    "an empty .pth": weights_file("weights.pth", b"", "not a plain state_dict"),
+    "a .pth of text": weights_file("weights.pth", b"weights", "not a plain state_dict"),
+    "an empty .safetensors": weights_file("w.safetensors", b"", "not a readable .safetensors file"),
+    "a header longer than the file": weights_file("w.safetensors", b"\xff" * 8 + b"{}", "not a readable"),
+    "a header that is no JSON": weights_file("w.safetensors", struct.pack("<Q", 4) + b"{{{{", "not a readable"),
+    "a tensor beyond the end": weights_file("w.safetensors", struct.pack("<Q", len(HEADER)) + HEADER, "not a readable"),
+    "weights of another kind of file": weights_file("weights.bin", b"12345678", "weights.bin"),
+    "weights of another experiment": weights_of_another_experiment,
+    "a folder for weights": a_folder_for_weights,
+    "a tensor missing": changed_weights(lambda tensors: tensors.pop("rnn.weight_hh_l0"), "rnn.weight_hh_l0"),
+    "a tensor too many": changed_weights(lambda tensors: tensors.update(more=np.zeros(2, np.float32)), "more"),
+    "a tensor of another shape": changed_weights(
+        lambda tensors: tensors.update({"rnn.bias_hh_l0": np.zeros(3, np.float32)}), "rnn.bias_hh_l0"
+    ),
+    "an image cut short": images({"40.png": png(8, 8, b"\0\1\2")[:-20]}, "40.png"),
+    "an image of text": images({"40.png": b"no image"}, "40.png"),
+    "an image of nothing": images({"40.jpg": b""}, "40.jpg"),
+    "a decompression bomb": images({"40.png": png(60_000, 60_000)}, "40.png"),
+    "an image without pixels": images({"40.png": png(0, 8)}, "40.png"),
+    "an empty folder": only({}, "images"),
+    "a folder of other files": only({"a.txt": b"a", "b.csv": b"b"}, "images"),
+    "a folder of one image": only({"a.png": png(8, 8, (b"\0" + bytes(8)) * 8)}, "images"),
+    "a class without images": only({"train/a/note.txt": b"a", "val/a/note.txt": b"a"}, "images"),
+    "MNIST cut short": mnist_file(gzip.compress(bytes(1000))[:-9]),
+    "MNIST of other bytes": mnist_file(gzip.compress(bytes([0, 0, 8, 3]) + bytes(12))),
+    "MNIST that is not packed": mnist_file(b"no gzip"),
+    "half an epoch": options(dcgan_digits, "--epochs", "1.5"),
+    "no epoch": options(conv_autoencoder, "--epochs", "0"),
+    "a learning rate that is not a number": options(dcgan_digits, "--learning-rate", "nan"),
+    "an infinite learning rate": options(vae_mnist, "--learning-rate", "inf"),
+    "a learning rate below zero": options(rnn_complete, "--learning-rate", "-1e-3"),
+    "a seed below zero": options(dcgan_mnist, "--seed", "-1"),
+    "no latent dimension": options(vae_mnist, "--latent", "0"),
+    "nothing kept": options(dcgan_digits, "--keep", "0"),
+    "a device of no such kind": options(dcgan_digits, "--device", "abacus"),
+    "an eleventh processor": options(dcgan_digits, "--device", "cpu:11"),
+    "another way with what is not finite": options(dcgan_digits, "--on-nan", "ignore"),
+    "no samples": options(dcgan_digits, "--sample", "0"),
+    "a class in words": options(vae_mnist, "--morph", "two"),
+    "no size": options(conv_autoencoder, "--size", "0", "32"),
+    "an option of no such name": options(rnn_complete, "--gpu"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_it_is_refused_and_does_no_harm(tmp_path, monkeypatch, capsys, case):
+    monkeypatch.setenv("JAXGEN_DATA", str(tmp_path / "cache"))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # no network
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    experiment, arguments, said = HOSTILE[case](tmp_path)
+    before = snapshot(tmp_path)
+    status, out, err = call(monkeypatch, capsys, *arguments, "--out", str(tmp_path / "run"), experiment=experiment)
+    assert status == 2
+    assert out == "" or out.startswith("downloading")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert said in err
+    after = {name: content for name, content in snapshot(tmp_path).items() if "prepared" not in name}
+    assert after == before
+    assert not (tmp_path / "harmed").exists()
