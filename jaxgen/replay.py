@@ -58,17 +58,15 @@ def find_bad_step(
         if place not in left_out:
             break
         place = place[0], place[1] + 1
-    rows = epoch_of(source, key, place[0]).rows[place[1] * batch_size :][:batch_size]
-    tensor = first_bad_tensor(recipe, source, carry.state, rows, key, place)
+    this_epoch = epoch_of(source, jax.random.split(key), place[0])
+    rows = this_epoch.rows[place[1] * batch_size :][:batch_size]
+    noise = recipe.noise(jax.random.fold_in(this_epoch.noise_key, place[1]), len(rows))
+    tensor = first_bad_tensor(recipe, carry.state, source.batch(source.arrays, rows), noise)
     return BadStep(*place, [int(row) for row in rows], tensor, carry)
 
 
-def first_bad_tensor(
-    recipe: Recipe, source: Source, state: PyTree, rows: jax.Array, key: jax.Array, place: tuple[int, int]
-) -> str:
+def first_bad_tensor(recipe: Recipe, state: PyTree, batch: PyTree, noise: PyTree) -> str:
     """What is the first not to be finite in a step: in its batch, in its arithmetic, or in what comes out of it."""
-    batch = source.batch(source.arrays, rows)
-    noise = recipe.noise(jax.random.fold_in(epoch_of(source, key, place[0]).noise_key, place[1]), len(rows))
     if found := bad_leaf({"batch": batch, "noise": noise}):
         return found
     if found := first_bad_operation(recipe.update, state, batch, noise):

@@ -5,6 +5,7 @@ compiled loop, and `slices` asks it for about half a second's worth at a time. E
 (key, epoch, step), so a run that is cut anywhere goes on to the same bits.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -118,15 +119,22 @@ def advance(
     One compiled loop whose bounds are data, so it is traced once however the epoch is cut, and every cut gives the same
     bits. It consumes its carry. Under `vmap` leave `first` and `stop` unmapped, or the loop's predicate is batched.
     A value that is not finite is recorded, not acted on: metrics at every step, the state at the end of the call.
+    The same recipe on the same source gives the same function, which has been compiled already.
     """
+    return loop_of(recipe, source.batch, batch_size)
 
+
+@functools.lru_cache(maxsize=16)
+def loop_of(
+    recipe: Recipe, batch: Callable[[PyTree, jax.Array], PyTree], batch_size: int
+) -> Callable[[Carry, PyTree, Epoch, jax.Array | int, jax.Array | int], Carry]:
     def loop(carry: Carry, arrays: PyTree, epoch: Epoch, first: jax.Array | int, stop: jax.Array | int) -> Carry:
         origin = 0 if epoch.origin is None else epoch.origin
 
         def step(number: jax.Array, carry: Carry) -> Carry:
             rows = jax.lax.dynamic_slice_in_dim(epoch.rows, (number - origin) * batch_size, batch_size)
             noise = recipe.noise(jax.random.fold_in(epoch.noise_key, number), batch_size)
-            state, metrics = recipe.update(carry.state, source.batch(arrays, rows), noise)
+            state, metrics = recipe.update(carry.state, batch(arrays, rows), noise)
             sums = jax.tree.map(lambda total, value: total + value, carry.sums, metrics)
             return Carry(state, sums, first_bad(carry.bad_step, metrics, number))
 
@@ -162,13 +170,14 @@ def slices(
         epoch, step: finished epochs, and steps done in the one under way.
         longest: steps that a slice has at most.
     """
+    keys = jax.random.split(key)
     whole, rest = divmod(source.size, batch_size)
     steps = steps_per_epoch(recipe, source, batch_size)
     run_whole, run_rest = advance(recipe, source, batch_size), advance(recipe, source, rest)
     pace = 1  # steps in a slice; the first one compiles
 
     while epoch < epochs:
-        this_epoch = epoch_of(source, key, epoch)
+        this_epoch = epoch_of(source, keys, epoch)
         while step < steps:
             began, first = time.perf_counter(), step
             if step < whole:
@@ -188,9 +197,9 @@ def slices(
         yield Slice(epoch, 0, carry, metrics)
 
 
-def epoch_of(source: Source, key: jax.Array, number: int) -> Epoch:
-    """The order of an epoch, and what the noise of its steps follows from, in a training with this key."""
-    order_key, noise_key = jax.random.split(key)
+def epoch_of(source: Source, keys: jax.Array, number: int) -> Epoch:
+    """The order of an epoch, and what its noise follows from; `keys` is what the key of the training splits into."""
+    order_key, noise_key = keys
     rows = jax.random.permutation(jax.random.fold_in(order_key, number), source.size)
     return Epoch(rows, jax.random.fold_in(noise_key, number), 0)
 

@@ -20,6 +20,21 @@ def pytest_report_header() -> str:
     return "PyTorch: compared with" if HAS_TORCH else f"PyTorch: not installed, left out: {', '.join(NEED_TORCH)}"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten():
+    """What a file's tests compiled takes gigabytes by and by, and time at every garbage collection."""
+    yield
+    jax.clear_caches()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches_of_their_own(tmp_path_factory):
+    """The user's own data and compiled programs are neither used nor changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def float64():
     """The test computes in float64."""

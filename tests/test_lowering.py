@@ -29,7 +29,7 @@ def test_on_the_cpu_no_convolution_is_left(name):
     recipe, source = recipe_and_source(name)
     state = jax.eval_shape(recipe.init, jax.random.key(0))
     carry = jax.eval_shape(lambda state: training.begin(recipe, source, state, BATCH), state)
-    epoch = training.epoch_of(source, jax.random.key(1), 0)
+    epoch = training.epoch_of(source, jax.random.split(jax.random.key(1)), 0)
     loop = training.advance(recipe, source, BATCH).lower(carry, source.arrays, epoch, 0, 2)
     optimised = loop.compile().as_text()
     assert "while(" in optimised

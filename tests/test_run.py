@@ -277,7 +277,7 @@ def test_a_step_that_makes_a_value_not_finite_can_be_left_out(tmp_path, bad_poin
 def test_a_run_that_left_out_a_step_and_was_stopped_goes_on_to_the_same(tmp_path, bad_point, monkeypatch):
     """The step is behind the checkpoint that the run goes on from, or before it."""
     tiny.main(tiny.Config(out=tmp_path / "through", on_nan="skip"))
-    for epochs in (1, 2, 5):
+    for epochs in (2, 5):
         folder = tmp_path / f"after_{epochs}"
         tiny.main(tiny.Config(out=folder, on_nan="skip", epochs=epochs, save_every=4))
         tiny.main(tiny.Config(out=folder, on_nan="skip", resume=True))
