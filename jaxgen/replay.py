@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal, Var, jaxpr_as_fun
 
-from jaxgen.training import Carry, PyTree, Recipe, Source, epoch_of, slices
+from jaxgen.training import Carry, PyTree, Recipe, Source, all_finite, epoch_of, slices
 
 # Operations that only stand for others, which are looked at in their place.
 CALLS = {"jit", "pjit", "closed_call", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
@@ -118,8 +118,7 @@ def walk(traced: ClosedJaxpr, arguments: Sequence[Any], within: str = "") -> tup
 
 
 def finite(values: Sequence[Any]) -> bool:
-    floating = [value for value in values if jnp.issubdtype(jnp.asarray(value).dtype, jnp.floating)]
-    return all(bool(jnp.isfinite(value).all()) for value in floating)
+    return bool(all_finite([jnp.asarray(value) for value in values]))
 
 
 def kind(value: Any) -> str:

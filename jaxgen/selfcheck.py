@@ -62,10 +62,7 @@ def cases() -> Iterator[Case]:
         ((4, 4, 4, 64), (4, 4, 64, 128), 1, 0),
         ((16, 8, 8, 1), (4, 4, 1, 16), 1, 0),
     ]:
-        ours = partial(conv, stride=(stride, stride), padding=(padding, padding))
-        plain = partial(plain_conv, stride=stride, padding=padding)
-        name = f"conv {x}, {kernel}, stride {stride}, padding {padding}"
-        yield Case(name, ours, plain, (x, kernel))
+        yield convolution(conv, plain_conv, x, kernel, stride, padding)
     for x, kernel, stride, padding in [
         ((16, 1, 1, 64), (3, 3, 64, 64), 1, 0),
         ((16, 3, 3, 64), (3, 3, 32, 64), 1, 0),
@@ -74,10 +71,7 @@ def cases() -> Iterator[Case]:
         ((4, 7, 7, 128), (4, 4, 64, 128), 2, 1),
         ((4, 14, 14, 64), (4, 4, 1, 64), 2, 1),
     ]:
-        ours = partial(conv_transpose, stride=(stride, stride), padding=(padding, padding))
-        plain = partial(plain_conv_transpose, stride=stride, padding=padding)
-        name = f"conv_transpose {x}, {kernel}, stride {stride}, padding {padding}"
-        yield Case(name, ours, plain, (x, kernel))
+        yield convolution(conv_transpose, plain_conv_transpose, x, kernel, stride, padding)
     yield Case("max_pool (4, 16, 16, 16)", max_pool, plain_max_pool, ((4, 16, 16, 16),))
     recurrent = (8, 28, 56)
     for function, definition, gates in [(lstm, plain_lstm, 4), (gru, plain_gru, 3)]:
@@ -85,6 +79,22 @@ def cases() -> Iterator[Case]:
         shapes = (recurrent, (56, wide), (64, wide), (wide,), (wide,))
         yield Case(f"{function.__name__} {recurrent}", function, definition, shapes)
     yield Case("batch norm (16, 7, 7, 32)", batch_norm, plain_batch_norm, ((16, 7, 7, 32), (32,), (32,)))
+
+
+def convolution(
+    function: Callable[..., jax.Array],
+    definition: Callable[..., np.ndarray],
+    x: Shape,
+    kernel: Shape,
+    stride: int,
+    padding: int,
+) -> Case:
+    return Case(
+        f"{function.__name__} {x}, {kernel}, stride {stride}, padding {padding}",
+        partial(function, stride=(stride, stride), padding=(padding, padding)),
+        partial(definition, stride=stride, padding=padding),
+        (x, kernel),
+    )
 
 
 def errors(case: Case) -> Iterator[tuple[str, float]]:

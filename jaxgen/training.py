@@ -108,6 +108,8 @@ def zeros(metrics: PyTree) -> Metrics:
 
 def all_finite(tree: PyTree) -> jax.Array:
     floating = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    if not floating:
+        return jnp.array(True)
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floating]))
 
 

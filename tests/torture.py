@@ -104,7 +104,7 @@ def strike(times: int, number: signal.Signals, work: Path) -> tuple[str, list[st
     assert wait(in_a_fork(partial(tiny_run, work / "again"), log)) == 0
     length = time.perf_counter() - began  # with everything compiled, as in all that follow
     wanted = contents(undisturbed)
-    struck = finished = runs = 0
+    struck = finished = 0
     slowest = 0.0
     folder = work / "run0"
     while struck < times:
@@ -118,8 +118,7 @@ def strike(times: int, number: signal.Signals, work: Path) -> tuple[str, list[st
             finished += 1
             if contents(folder) != wanted:
                 problems.append(f"{folder} ended otherwise than undisturbed")
-            runs += 1
-            folder = work / f"run{runs}"
+            folder = work / f"run{finished}"
             continue
         struck += 1
         slowest = max(slowest, time.perf_counter() - sent)
@@ -232,7 +231,6 @@ recipe = case.recipe
 carry = training.begin(recipe, source, recipe.init(jax.random.key(0)), batch_size)
 pieces = training.slices(recipe, source, carry, epochs=10**9, batch_size=batch_size, key=jax.random.key(1))
 total = hashlib.sha256()
-done = 0
 per_epoch = training.steps_per_epoch(recipe, source, batch_size)
 for piece in pieces:
     if piece.epoch * per_epoch + piece.step >= steps and not piece.step:
