@@ -86,12 +86,11 @@ def as_source(data: Source | jax.Array | np.ndarray) -> Source:
 def begin(recipe: Recipe, source: Source, state: PyTree, batch_size: int) -> Carry:
     """The carry before an epoch's first step. `state` is copied: `advance` takes over its carry."""
 
-    def step(state: PyTree, arrays: PyTree, rows: jax.Array, key: jax.Array) -> Metrics:
-        return recipe.update(state, source.batch(arrays, rows), recipe.noise(key, batch_size))[1]
-
+    state = jax.tree.map(jnp.array, state)
     rows = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
-    metrics = jax.eval_shape(step, state, source.arrays, rows, jax.random.key(0))
-    return Carry(jax.tree.map(jnp.array, state), zeros(metrics), jnp.full((), -1, jnp.int32))
+    step = step_of(recipe, source.batch, batch_size)
+    _, metrics = jax.eval_shape(step, state, source.arrays, rows, jax.random.key(0))
+    return Carry(state, zeros(metrics), jnp.full((), -1, jnp.int32))
 
 
 def descend(
@@ -113,9 +112,7 @@ def all_finite(tree: PyTree) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floating]))
 
 
-def advance(
-    recipe: Recipe, source: Source, batch_size: int
-) -> Callable[[Carry, PyTree, Epoch, jax.Array | int, jax.Array | int], Carry]:
+def advance(recipe: Recipe, source: Source, batch_size: int) -> jax.stages.Wrapped:
     """`(carry, source.arrays, epoch, first, stop) -> carry`: the steps first ≤ step < stop of an epoch.
 
     One compiled loop whose bounds are data, so it is traced once however the epoch is cut, and every cut gives the same
@@ -127,16 +124,15 @@ def advance(
 
 
 @functools.lru_cache(maxsize=16)
-def loop_of(
-    recipe: Recipe, batch: Callable[[PyTree, jax.Array], PyTree], batch_size: int
-) -> Callable[[Carry, PyTree, Epoch, jax.Array | int, jax.Array | int], Carry]:
+def loop_of(recipe: Recipe, batch: Callable[[PyTree, jax.Array], PyTree], batch_size: int) -> jax.stages.Wrapped:
+    one = step_of(recipe, batch, batch_size)
+
     def loop(carry: Carry, arrays: PyTree, epoch: Epoch, first: jax.Array | int, stop: jax.Array | int) -> Carry:
         origin = 0 if epoch.origin is None else epoch.origin
 
         def step(number: jax.Array, carry: Carry) -> Carry:
             rows = jax.lax.dynamic_slice_in_dim(epoch.rows, (number - origin) * batch_size, batch_size)
-            noise = recipe.noise(jax.random.fold_in(epoch.noise_key, number), batch_size)
-            state, metrics = recipe.update(carry.state, batch(arrays, rows), noise)
+            state, metrics = one(carry.state, arrays, rows, jax.random.fold_in(epoch.noise_key, number))
             sums = jax.tree.map(lambda total, value: total + value, carry.sums, metrics)
             return Carry(state, sums, first_bad(carry.bad_step, metrics, number))
 
@@ -144,6 +140,16 @@ def loop_of(
         return carry._replace(bad_step=first_bad(carry.bad_step, carry.state, jnp.asarray(stop) - 1))
 
     return jax.jit(loop, donate_argnums=0)
+
+
+@functools.lru_cache(maxsize=16)
+def step_of(
+    recipe: Recipe, batch: Callable[[PyTree, jax.Array], PyTree], batch_size: int
+) -> Callable[[PyTree, PyTree, jax.Array, jax.Array], tuple[PyTree, Metrics]]:
+    """`(state, arrays, rows, key) -> (state, metrics)`, traced once for `begin` and the loop together."""
+    return jax.jit(
+        lambda state, arrays, rows, key: recipe.update(state, batch(arrays, rows), recipe.noise(key, batch_size))
+    )
 
 
 def first_bad(bad_step: jax.Array, values: PyTree, step: jax.Array) -> jax.Array:

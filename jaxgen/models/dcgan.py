@@ -143,8 +143,8 @@ def digits_recipe(
     discriminator_optimizer = discriminator_optimizer or optax.adam(1e-3)
 
     def noise(key: jax.Array, batch_size: int) -> Noise:
-        discriminator_key, generator_key = jax.random.split(key)
-        return Noise(generator.prior(discriminator_key, batch_size), generator.prior(generator_key, 2 * batch_size))
+        z = generator.prior(key, 3 * batch_size)
+        return Noise(z[:batch_size], z[batch_size:])
 
     def judge(params: Variables, images: jax.Array, target: float) -> tuple[jax.Array, jax.Array]:
         logits = discriminator.apply({"params": params}, images)

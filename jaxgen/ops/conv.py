@@ -36,6 +36,7 @@ Pair = tuple[int, int]  # height, width
 
 # What was measured on the CPU, as the sizes at which another form becomes the faster one.
 FEW_NUMBERS = 32  # in the part of a window that lies in one row: below, a window is better gathered whole
+FEW_WINDOWS = 100_000  # numbers in all of them: below, starting the copies takes longer than making them
 MUCH_BORDER = 1.25  # times the products without a border: above, it pays to lay out patches rather than windows
 FEW_COLUMNS = 256  # of a kernel gradient: below, XLA multiplies faster with the longer side of the result last
 
@@ -370,17 +371,26 @@ def _margins(phases: list[_Phase], length: int) -> Pair:
 def _columns(image: jax.Array, windows: _Windows) -> list[jax.Array]:
     """The windows as matrices [B·windows, taps·C], to be multiplied with consecutive parts of the kernel and summed.
 
-    One matrix per row of taps: within a row a window is one run of memory, which XLA copies at full speed; a window of
-    several runs it copies number by number. If the runs are very short, two rounds of slices are faster.
+    If the runs of memory in them are very short, or the windows few, one matrix by two rounds of slices; else one per
+    row of taps.
     """
     batch, height, width, channels = image.shape
     (rows, columns), (kh, kw) = windows.number, windows.taps
+    shape = batch * rows * columns, kh * kw * channels
     if windows.taps == (height, width) or (windows.taps == (1, 1) and windows.number == (height, width)):
-        return [image.reshape(batch * rows * columns, kh * kw * channels)]
-    if kw * channels < FEW_NUMBERS:
+        return [image.reshape(shape)]
+    if kw * channels < FEW_NUMBERS or math.prod(shape) < FEW_WINDOWS:
         image = jnp.concatenate([_every(image, windows, 1, tap) for tap in range(kw)], axis=3)
         image = jnp.concatenate([_every(image, windows, 0, tap) for tap in range(kh)], axis=3)
-        return [image.reshape(batch * rows * columns, kh * kw * channels)]
+        return [image.reshape(shape)]
+    return _columns_by_rows(image, windows)
+
+
+def _columns_by_rows(image: jax.Array, windows: _Windows) -> list[jax.Array]:
+    """One matrix [B·windows, kw·C] per row of taps: within a row a window is one run of memory, which XLA copies at
+    full speed; a window of several runs it copies number by number."""
+    batch, height, width, channels = image.shape
+    (rows, columns), (kh, kw) = windows.number, windows.taps
     spread_taps = windows.dilation[1] > 1
     starts = np.arange(kw if spread_taps else 1) * windows.dilation[1]
     run = channels if spread_taps else kw * channels
@@ -480,7 +490,7 @@ def _winograd_tiles(image: jax.Array, margin: Pair, size: Pair) -> Table:
     number = -(-size[0] // 2), -(-size[1] // 2)
     (top, left), (height, width) = margin, image.shape[1:3]
     image = _pad(image, (top, 2 * number[0] + 2 - top - height), (left, 2 * number[1] + 2 - left - width))
-    rows = _columns(image, _Windows(number, (4, 4), (0, 0), (2, 2), (1, 1)))
+    rows = _columns_by_rows(image, _Windows(number, (4, 4), (0, 0), (2, 2), (1, 1)))
     pixels = [row.reshape(-1, 4, image.shape[3]) for row in rows]
     return _transform(WINOGRAD_IMAGE, [[row[:, j] for j in range(4)] for row in pixels])
 

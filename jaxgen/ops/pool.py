@@ -34,19 +34,46 @@ def max_pool(x: jax.Array, window: Pair = (2, 2), *, stride: Pair | None = None,
     if any(x.shape[1 + a] + 2 * padding[a] < window[a] for a in (0, 1)):
         raise ValueError(f"max_pool: a {window} window does not fit into images of {x.shape[1:3]} with {padding=}")
     edges = [(0, 0), *((edge, edge) for edge in padding), (0, 0)]
-    first, *others = _pixels(jnp.pad(x, edges, constant_values=-jnp.inf), window, stride)
-    largest = first
-    for other in others:  # only a larger one takes the place, so the first of equal ones keeps the gradient
-        largest = lax.select((other > largest) | jnp.isnan(other), other, largest)
-    return largest
-
-
-def _pixels(x: jax.Array, window: Pair, stride: Pair) -> list[jax.Array]:
-    """The pixels at each place of the window, row by row: as many images [B, H', W', C] as a window has pixels."""
-    height, width = ((x.shape[1 + a] - window[a]) // stride[a] + 1 for a in (0, 1))
-    places = [(i, j) for i in range(window[0]) for j in range(window[1])]
-    if window == stride:  # a view; on the CPU its gradient is faster than that of slices with steps
-        x = x[:, : height * window[0], : width * window[1]].reshape(-1, height, window[0], width, window[1], x.shape[3])
-        return [x[:, :, i, :, j] for i, j in places]
+    x = jnp.pad(x, edges, constant_values=-jnp.inf)
+    rows, columns = ((x.shape[1 + a] - window[a]) // stride[a] + 1 for a in (0, 1))
+    if window == stride:
+        x = x[:, : rows * window[0], : columns * window[1]]
+        return _largest_in_tiles(x.reshape(-1, rows, window[0], columns, window[1], x.shape[3]))
     down, across = stride
-    return [x[:, i : i + height * down : down, j : j + width * across : across][:, :height, :width] for i, j in places]
+    places = [(i, j) for i in range(window[0]) for j in range(window[1])]
+    return _largest([x[:, i::down, j::across][:, :rows, :columns] for i, j in places])[0]
+
+
+def _largest(images: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """The largest of images, number by number, and in which of them it is: the first of equal ones, the last NaN."""
+    largest, place = images[0], jnp.zeros(images[0].shape, jnp.uint8)
+    for number, image in enumerate(images[1:], 1):
+        takes = (image > largest) | jnp.isnan(image)
+        largest, place = lax.select(takes, image, largest), jnp.where(takes, jnp.uint8(number), place)
+    return largest, place
+
+
+@jax.custom_vjp
+def _largest_in_tiles(tiles: jax.Array) -> jax.Array:
+    """[B, H', window, W', window, C] -> [B, H', W', C]. Autodiff would keep a mask for every comparison and lay out the
+    gradient pixel by pixel; here the place is one byte, and the gradient is laid out in one pass."""
+    return _largest(_pixels(tiles))[0]
+
+
+def _pixels(tiles: jax.Array) -> list[jax.Array]:
+    return [tiles[:, :, i, :, j] for i in range(tiles.shape[2]) for j in range(tiles.shape[4])]
+
+
+def _keep_places(tiles: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Pair]]:
+    largest, place = _largest(_pixels(tiles))
+    return largest, (place, (tiles.shape[2], tiles.shape[4]))
+
+
+def _to_places(saved: tuple[jax.Array, Pair], gradient: jax.Array) -> tuple[jax.Array]:
+    place, (height, width) = saved
+    number = jnp.arange(height * width, dtype=place.dtype).reshape(height, 1, width, 1)
+    here = place[:, :, None, :, None] == number
+    return (jnp.where(here, gradient[:, :, None, :, None], jnp.zeros((), gradient.dtype)),)
+
+
+_largest_in_tiles.defvjp(_keep_places, _to_places)
