@@ -305,7 +305,7 @@ class Run:
         """
         config = self.config
         self.best, self.notes = best, notes
-        state = recipe.init(self.key("init"), weights)
+        state = jax.jit(recipe.init)(self.key("init"), weights)
         carry = training.begin(recipe, self.data, state, config.batch_size)
         self.steps = training.steps_per_epoch(recipe, self.data, config.batch_size)
         with self.stopping_on_signals():

@@ -5,9 +5,9 @@ compiled loop, and `slices` asks it for about half a second's worth at a time. E
 (key, epoch, step), so a run that is cut anywhere goes on to the same bits.
 """
 
-import functools
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -86,11 +86,15 @@ def as_source(data: Source | jax.Array | np.ndarray) -> Source:
 def begin(recipe: Recipe, source: Source, state: PyTree, batch_size: int) -> Carry:
     """The carry before an epoch's first step. `state` is copied: `advance` takes over its carry."""
 
-    state = jax.tree.map(jnp.array, state)
     rows = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     step = step_of(recipe, source.batch, batch_size)
     _, metrics = jax.eval_shape(step, state, source.arrays, rows, jax.random.key(0))
-    return Carry(state, zeros(metrics), jnp.full((), -1, jnp.int32))
+
+    @jax.jit  # one program, where each array by itself would be compiled by itself
+    def carry(state: PyTree) -> Carry:
+        return Carry(jax.tree.map(jnp.copy, state), zeros(metrics), jnp.full((), -1, jnp.int32))
+
+    return carry(state)
 
 
 def descend(
@@ -102,7 +106,7 @@ def descend(
 
 
 def zeros(metrics: PyTree) -> Metrics:
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
+    return jax.tree.map(jnp.zeros_like, metrics)
 
 
 def all_finite(tree: PyTree) -> jax.Array:
@@ -123,7 +127,7 @@ def advance(recipe: Recipe, source: Source, batch_size: int) -> jax.stages.Wrapp
     return loop_of(recipe, source.batch, batch_size)
 
 
-@functools.lru_cache(maxsize=16)
+@lru_cache(maxsize=16)
 def loop_of(recipe: Recipe, batch: Callable[[PyTree, jax.Array], PyTree], batch_size: int) -> jax.stages.Wrapped:
     one = step_of(recipe, batch, batch_size)
 
@@ -142,7 +146,7 @@ def loop_of(recipe: Recipe, batch: Callable[[PyTree, jax.Array], PyTree], batch_
     return jax.jit(loop, donate_argnums=0)
 
 
-@functools.lru_cache(maxsize=16)
+@lru_cache(maxsize=16)
 def step_of(
     recipe: Recipe, batch: Callable[[PyTree, jax.Array], PyTree], batch_size: int
 ) -> Callable[[PyTree, PyTree, jax.Array, jax.Array], tuple[PyTree, Metrics]]:
@@ -200,16 +204,21 @@ def slices(
             if step < steps:
                 yield Slice(epoch, step, carry, None)
         metrics = {name: float(total) / float(weight) for name, (total, weight) in carry.sums.items()}
-        carry = carry._replace(sums=zeros(carry.sums))
+        carry = carry._replace(sums=jax.jit(zeros)(carry.sums))
         epoch, step = epoch + 1, 0
         yield Slice(epoch, 0, carry, metrics)
 
 
 def epoch_of(source: Source, keys: jax.Array, number: int) -> Epoch:
     """The order of an epoch, and what its noise follows from; `keys` is what the key of the training splits into."""
-    order_key, noise_key = keys
-    rows = jax.random.permutation(jax.random.fold_in(order_key, number), source.size)
-    return Epoch(rows, jax.random.fold_in(noise_key, number), 0)
+    rows, noise_key = order(source.size, keys, number)
+    return Epoch(rows, noise_key, 0)
+
+
+@partial(jax.jit, static_argnums=0)
+def order(size: int, keys: jax.Array, number: jax.Array | int) -> tuple[jax.Array, jax.Array]:
+    order_key, noise_key = (jax.random.fold_in(key, number) for key in keys)
+    return jax.random.permutation(order_key, size), noise_key
 
 
 def steps_per_epoch(recipe: Recipe, source: Source, batch_size: int) -> int:
