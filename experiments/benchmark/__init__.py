@@ -20,6 +20,10 @@ form of PyTorch that was the faster one in the median.
 the layers, forward and backward, from their shapes, gradients that the recipe does not need left out; the rate is the
 best of many float32 products of 2048 × 2048, by XLA or by PyTorch, measured around the race.
 
+**Where the time goes**: the same loop once more under XLA's profiler, its kernels sorted into matrix products, sums,
+elementwise arithmetic and copies. They run on several threads and the profiler costs something too, so the kinds need
+not add up to the step.
+
 **Memory and starting time** are those of processes started for it alone. Memory: the peak of the resident set after
 ten steps on ten batches of images, so that PyTorch is not charged for its copies of the data as float32. Start: from
 the command to the end of the first training step, with an empty compilation cache and with the one that the first

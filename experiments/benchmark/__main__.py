@@ -20,11 +20,13 @@ from experiments.benchmark.cases import CASES, GROUPS
 from experiments.benchmark.figures import spread
 from experiments.benchmark.floor import floor, matmul_rate
 from experiments.benchmark.images import at_hand, load
+from experiments.benchmark.profile import profile
 from experiments.benchmark.race import COMPILED, EAGER, OURS, Effort, Jaxgen, PyTorch, race_generation, race_training
 from jaxgen.command import parse, say_why
 from jaxgen.errors import InputError
 from jaxgen.run import git_commit, write_json
 
+PROFILED = 50  # steps; a trace of more takes long to read
 QUICK = Effort(rivals=(EAGER,), rounds=6, training=0.5, generating_rounds=3, generating=0.1, starts=0)
 
 
@@ -83,6 +85,8 @@ def measure(name: str, effort: Effort) -> dict[str, Any]:
     least = floor(case.recipe, case.source(images), case.config.batch_size, max(rate, matmul_rate()))
     say(name, "generating")
     generation = race_generation(ours, rivals, case.given(floats), effort)
+    say(name, "profiling")
+    spent = profile(case, images, min(PROFILED, training["steps_per_turn"]))
     starts: dict[str, Any] = {}
     peaks: dict[str, int] = {}
     if effort.starts:
@@ -98,6 +102,7 @@ def measure(name: str, effort: Effort) -> dict[str, Any]:
         "batch_size": case.config.batch_size,
         **training,
         "floor": {**least, "share_reached": least["seconds_per_epoch"] / training["seconds_per_epoch"][OURS]["median"]},
+        "profile": spent,
         "generated": case.generated,
         "generation_seconds": generation,
         "start_seconds": {kind: spread(seconds) for kind, seconds in starts.items()},

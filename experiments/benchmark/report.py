@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from experiments.benchmark.profile import KINDS
 from experiments.benchmark.race import COMPILED, EAGER, OURS
 
 SYSTEMS = {OURS: "jaxgen", EAGER: "PyTorch", COMPILED: "torch.compile"}
@@ -12,7 +13,7 @@ NONE = "–"
 def render(report: dict[str, Any]) -> str:
     """All of the report that has been measured."""
     recipes = report["recipes"]
-    parts = [what_was_run, training, generation, starting_and_memory]
+    parts = [what_was_run, training, profile, generation, starting_and_memory]
     sections = [machine(report), *(part(recipes) for part in parts)]
     if "whole_command" in report:
         sections.append(whole_command(report))
@@ -54,6 +55,23 @@ def training(recipes: dict[str, Any]) -> str:
 
     heads = [*SYSTEMS.values(), "times faster", "floor", "reached"]
     title = "Training: seconds an epoch, median (quartiles); times faster than the better PyTorch [95 % interval]"
+    return f"{title}\n" + table(["recipe", *heads], [row(*item) for item in recipes.items()])
+
+
+def profile(recipes: dict[str, Any]) -> str:
+    def row(name: str, figures: dict[str, Any]) -> list[object]:
+        steps, spent = figures["steps_per_epoch"], figures["profile"]
+        whole, floor = (
+            1000 * seconds / steps
+            for seconds in (figures["seconds_per_epoch"][OURS]["median"], figures["floor"]["seconds_per_epoch"])
+        )
+        kinds = [duration(1000 * spent["seconds_per_step"][kind]) for kind in KINDS]
+        return [name, duration(whole), duration(floor), *kinds, f"{spent['kernels_per_step']:,.0f}"]
+
+    title = (
+        "Where our time goes: milliseconds a step, in all, at least, and in kernels of each kind, under the profiler"
+    )
+    heads = ["step", "floor", *KINDS, "kernels"]
     return f"{title}\n" + table(["recipe", *heads], [row(*item) for item in recipes.items()])
 
 
