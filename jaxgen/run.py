@@ -50,8 +50,12 @@ Drawing = tuple[When, Callable[[int, PyTree], None]]  # draw(finished epochs, st
 Notes = Mapping[str, Callable[[dict[str, float]], bool]]  # what to note, once, when it is true of an epoch's metrics
 
 
-class Interrupted(Exception):
-    """A signal ended the command; the message says where it stands and how to go on."""
+class Interrupted(BaseException):
+    """A signal ended the command; the message says where it stands and how to go on.
+
+    No `Exception`, as KeyboardInterrupt is none: JAX catches those where it starts a backend or reads what it compiled
+    before, and makes other errors or warnings of them.
+    """
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)

@@ -304,6 +304,20 @@ def test_short_run_writes_table_and_json(
     assert "random, as cifar10 32×32×3" in printed
 
 
+def test_both_learn_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Real images, and on them the same course: so both see the same data under the same settings."""
+    monkeypatch.setattr(benchmark, "without_caches", lambda: None)
+    out = tmp_path / "figures.json"
+    assert command(monkeypatch, "dcgan_digits", "--epochs", "1", "--out", str(out)) == 0
+    (epoch,) = json.loads(out.read_text())["recipes"]["dcgan_digits"]["epochs"]
+    assert epoch["jaxgen"].keys() == epoch["pytorch_eager"].keys()
+    for name in ("error_fake", "error_real", "accuracy_fake", "accuracy_real"):
+        assert epoch["jaxgen"][name] == pytest.approx(epoch["pytorch_eager"][name], abs=0.2)
+    printed = capsys.readouterr().out
+    assert "dcgan_digits: means over each epoch's training, jaxgen / PyTorch" in printed
+    assert f"{epoch['jaxgen']['error_fake']:.4g} / {epoch['pytorch_eager']['error_fake']:.4g}" in printed
+
+
 def spread(median: float) -> dict[str, Any]:
     return {"median": median, "quartiles": [0.9 * median, 1.1 * median], "each": [median] * 3}
 
@@ -401,6 +415,7 @@ def test_recipes_are_taken_once_and_in_order() -> None:
         (["vae_mnits"], "there is no recipe 'vae_mnits': take some of dcgan_digits, conv_autoencoder, rnn_lstm"),
         (["--fast"], "Unrecognized options: --fast"),
         (["--out", "."], "--out .: is a folder; name a file"),
+        (["--epochs", "0"], "--epochs 0: one at least"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -569,6 +569,21 @@ def test_a_signal_is_not_lost_where_python_drops_exceptions(monkeypatch, capsys)
     assert time.monotonic() - began < 5
 
 
+def test_a_signal_is_not_lost_where_a_library_catches_exceptions(monkeypatch, capsys):
+    """As JAX does while it starts a backend, and where it reads a compiled program from its cache."""
+
+    def main(config):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Exception as error:
+            raise RuntimeError("Unable to initialize backend") from error
+
+    status, out, err = call(monkeypatch, capsys, experiment=SimpleNamespace(main=main, Config=tiny.Config))
+    assert (status, out) == (143, "")
+    assert err.startswith("stopped; what was saved is whole")
+    assert err.count("\n") == 1
+
+
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
     folder = tmp_path / "run"
     process = launch(folder, "--epochs", "100000", "--sample-every", "100000")

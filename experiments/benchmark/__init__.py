@@ -3,6 +3,7 @@
 python -m experiments.benchmark
 python -m experiments.benchmark vae_mnist rnn_complete
 python -m experiments.benchmark dcgan_digits --quick
+python -m experiments.benchmark conv_autoencoder --epochs 3
 
 **Training.** Both systems hold the same images in memory and take batches of the same size, each in its own shuffled
 order, with the thread counts that they choose themselves. Ours is `jaxgen.training.slices`, as every experiment calls
@@ -34,6 +35,9 @@ start left; the files are in the system's cache.
 Without the original files of MNIST or CIFAR-10 random images take their place, and the table says so: nothing here
 depends on what a pixel's value is. `--quick` takes fewer and shorter turns and leaves out `torch.compile` and all that
 needs a process of its own.
+
+**How well they learn**, with `--epochs N`: both train for N epochs from weights and orders of their own, on real images
+only, and the mean metrics of every epoch stand beside each other.
 
 Nothing else should be running: PyTorch's threads wait for each other, and on a busy machine much longer than ours. The
 table says how busy it was before the start.

@@ -21,7 +21,9 @@ from experiments.benchmark.figures import spread
 from experiments.benchmark.floor import floor, matmul_rate
 from experiments.benchmark.images import at_hand, load
 from experiments.benchmark.profile import profile
+from experiments.benchmark.quality import train_both
 from experiments.benchmark.race import COMPILED, EAGER, OURS, Effort, Jaxgen, PyTorch, race_generation, race_training
+from jaxgen import data
 from jaxgen.command import parse, say_why
 from jaxgen.errors import InputError
 from jaxgen.run import git_commit, write_json
@@ -37,6 +39,8 @@ class Options:
     vae_mnist; without names, everything."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Rough figures: fewer and shorter turns, no torch.compile, no memory, no starting times."""
+    epochs: int | None = None
+    """Not how fast, but how well: train both for so many epochs and print what they have come to, epoch by epoch."""
     out: Path = Path("runs/benchmark.json")
     """The file for all figures."""
 
@@ -50,10 +54,18 @@ def main(options: Options) -> None:
         raise InputError("PyTorch is not installed, and it is what we race against: pip install -e '.[test]'")
     if options.out.is_dir():
         raise InputError(f"--out {options.out}: is a folder; name a file")
+    if options.epochs is not None and options.epochs < 1:
+        raise InputError(f"--epochs {options.epochs}: one at least")
     without_caches()
     effort = QUICK if options.quick else Effort()
     figures: dict[str, Any] = {**surroundings(), "quick": options.quick, "recipes": {}}
     write_json(options.out, figures)  # if it cannot be written, that is better known now
+    if options.epochs is not None:
+        for name in names:
+            figures["recipes"][name] = {"epochs": learn(name, options.epochs)}
+            write_json(options.out, figures)
+        print(f"{report.machine(figures)}\n\n{report.quality(figures['recipes'])}\n\n{options.out}")
+        return
     for name in names:
         figures["recipes"][name] = measure(name, effort)
         if name == "dcgan_digits" and effort.starts:
@@ -108,6 +120,14 @@ def measure(name: str, effort: Effort) -> dict[str, Any]:
         "start_seconds": {kind: spread(seconds) for kind, seconds in starts.items()},
         "peak_bytes": peaks,
     }
+
+
+def learn(name: str, epochs: int) -> list[dict[str, Any]]:
+    """Both systems' figures of every epoch, on real images only."""
+    case = CASES[name]()
+    images = data.load(case.config.data, size=case.shape[:2], channels=case.shape[2])
+    rival = PyTorch(name, case.floats(images), compile=False)
+    return train_both(Jaxgen(case, images), rival, epochs, lambda epoch: say(name, f"epoch {epoch}"))
 
 
 def whole_command(figures: dict[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,15 @@ class Jaxgen:
             self.done = piece.epoch * self.steps + piece.step
         return self.done - first
 
+    def epoch(self) -> dict[str, float]:
+        """Train to the end of the epoch -> its mean metrics."""
+        while True:
+            piece = next(self.slices)
+            training.check_finite(piece)
+            self.done = piece.epoch * self.steps + piece.step
+            if piece.metrics is not None:
+                return piece.metrics
+
     def generate(self, given: np.ndarray) -> np.ndarray:
         return np.asarray(self.generator(self.variables, given))
 

@@ -114,6 +114,21 @@ def whole_command(report: dict[str, Any]) -> str:
     )
 
 
+def quality(recipes: dict[str, Any]) -> str:
+    """What both systems had come to after every epoch."""
+    return "\n\n".join(learned(name, figures["epochs"]) for name, figures in recipes.items())
+
+
+def learned(name: str, epochs: list[dict[str, Any]]) -> str:
+    metrics = list(epochs[0][OURS])
+    rows = [
+        [str(number), *(f"{epoch[OURS][metric]:.4g} / {epoch[EAGER][metric]:.4g}" for metric in metrics)]
+        for number, epoch in enumerate(epochs, 1)
+    ]
+    title = f"{name}: means over each epoch's training, {SYSTEMS[OURS]} / {SYSTEMS[EAGER]}"
+    return f"{title}\n" + table(["epoch", *(metric.replace("_", " ") for metric in metrics)], rows)
+
+
 def spread(figures: dict[str, Any], unit: float) -> str:
     median, lower, upper = (unit * value for value in [figures["median"], *figures["quartiles"]])
     return f"{duration(median)} ({duration(lower)}–{duration(upper)})"
