@@ -107,11 +107,12 @@ def starting_and_memory(recipes: dict[str, Any]) -> str:
 def whole_command(report: dict[str, Any]) -> str:
     """One command from start to last picture, and PyTorch's training for the same epochs."""
     whole = report["whole_command"]
-    parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in whole["seconds"].items() if name != "total")
-    return (
-        f"{whole['command']} with nothing compiled before: {duration(whole['seconds']['total'])} s\n{parts}\n"
-        f"PyTorch, {whole['epochs']} epochs of training alone: {duration(whole['pytorch_training_seconds'])} s"
-    )
+    lines = [f"{whole['command']}, from its start to its last picture, in seconds"]
+    for kind, compiled in (("cold", "nothing compiled before"), ("warm", "all compiled before")):
+        total, *parts = (f"{name} {duration(seconds)}" for name, seconds in whole["seconds"][kind].items())
+        lines.append(f"{compiled}: {total} ({', '.join(parts)})")
+    lines.append(f"PyTorch, {whole['epochs']} epochs of training alone: {duration(whole['pytorch_training_seconds'])}")
+    return "\n".join(lines)
 
 
 def quality(recipes: dict[str, Any]) -> str:
