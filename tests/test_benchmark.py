@@ -117,7 +117,7 @@ def test_kernels_are_told_apart_by_what_is_in_them() -> None:
 
 def test_the_profile_is_of_the_loops_own_kernels() -> None:
     case = CASES["dcgan_digits"]()
-    spent = profile.profile(case, images.random_images((160, *case.shape)), 8)
+    spent = profile.profile(race.Jaxgen(case, images.random_images((160, *case.shape))), 8)
     assert spent["kernels_per_step"] > 100
     assert all(spent["seconds_per_step"][kind] > 0 for kind in profile.KINDS)
 
@@ -404,6 +404,15 @@ PyTorch, 200 epochs of training alone: 100"""
 
 def test_tables_say_all_there_is() -> None:
     assert report.render(FULL) == PRINTED
+
+
+def test_what_was_not_measured_has_no_table() -> None:
+    recipes: dict[str, Any] = FULL["recipes"]  # type: ignore[assignment]
+    quick = {name: {**figures, "generation_seconds": {}, "profile": {}} for name, figures in recipes.items()}
+    printed = report.render({**FULL, "recipes": quick})
+    assert "Training: seconds an epoch" in printed
+    assert "Generation" not in printed
+    assert "Where our time goes" not in printed
 
 
 def test_busy_machine_is_mentioned() -> None:

@@ -33,8 +33,7 @@ start left; the files are in the system's cache.
 **Generation**: one call of the device in ours, the reference's own loop in PyTorch, taking turns in the same way.
 
 Without the original files of MNIST or CIFAR-10 random images take their place, and the table says so: nothing here
-depends on what a pixel's value is. `--quick` takes fewer and shorter turns and leaves out `torch.compile` and all that
-needs a process of its own.
+depends on what a pixel's value is. `--quick` races the training alone, eagerly, in fewer and shorter turns.
 
 **How well they learn**, with `--epochs N`: both train for N epochs from weights and orders of their own, on real images
 only, and the mean metrics of every epoch stand beside each other.

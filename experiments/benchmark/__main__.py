@@ -28,8 +28,7 @@ from jaxgen.command import parse, say_why
 from jaxgen.errors import InputError
 from jaxgen.run import git_commit, write_json
 
-PROFILED = 50  # steps; a trace of more takes long to read
-QUICK = Effort(rivals=(EAGER,), rounds=6, training=0.5, generating_rounds=3, generating=0.1, starts=0)
+QUICK = Effort(rivals=(EAGER,), rounds=6, training=0.25, generating_rounds=0, profiled=0, starts=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Options:
     """What to measure, of dcgan_digits, conv_autoencoder, rnn_lstm, rnn_gru, rnn_complete (both), dcgan_mnist and
     vae_mnist; without names, everything."""
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Rough figures: fewer and shorter turns, no torch.compile, no memory, no starting times."""
+    """Rough figures of training alone: fewer and shorter turns, and no torch.compile."""
     epochs: int | None = None
     """Not how fast, but how well: train both for so many epochs and print what they have come to, epoch by epoch."""
     out: Path = Path("runs/benchmark.json")
@@ -94,11 +93,15 @@ def measure(name: str, effort: Effort) -> dict[str, Any]:
     say(name, "training")
     rate = matmul_rate()
     training = race_training(ours, rivals, effort)
-    least = floor(case.recipe, case.source(images), case.config.batch_size, max(rate, matmul_rate()))
-    say(name, "generating")
-    generation = race_generation(ours, rivals, case.given(floats), effort)
-    say(name, "profiling")
-    spent = profile(case, images, min(PROFILED, training["steps_per_turn"]))
+    least = floor(ours.recipe, ours.source, ours.batch_size, max(rate, matmul_rate()))
+    generation: dict[str, Any] = {}
+    if effort.generating_rounds:
+        say(name, "generating")
+        generation = race_generation(ours, rivals, case.given(floats), effort)
+    spent: dict[str, Any] = {}
+    if effort.profiled:
+        say(name, "profiling")
+        spent = profile(ours, min(effort.profiled, training["steps_per_turn"]))
     starts: dict[str, Any] = {}
     peaks: dict[str, int] = {}
     if effort.starts:

@@ -11,9 +11,8 @@ from typing import Any
 
 import jax
 
-from experiments.benchmark.cases import Case
+from experiments.benchmark.race import Jaxgen
 from jaxgen import training
-from jaxgen.data import Images
 
 KINDS = ("products", "sums", "elementwise", "copies")
 MOVES = {
@@ -25,12 +24,12 @@ INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (?:\(.*?\)|\S+) ([\w-]+)\
 CALLED = re.compile(r"calls=%?([\w.-]+)")
 
 
-def profile(case: Case, images: Images, steps: int) -> dict[str, Any]:
+def profile(ours: Jaxgen, steps: int) -> dict[str, Any]:
     """Seconds a step in kernels of each kind, and how many kernels a step starts, over so many steps of training.
 
     Kernels may run side by side, and what is between them is in none; so the kinds need not add up to a step's time.
     """
-    recipe, source, batch_size = case.recipe, case.source(images), case.config.batch_size
+    recipe, source, batch_size = ours.recipe, ours.source, ours.batch_size  # which has been compiled already
     carry = training.begin(recipe, source, recipe.init(jax.random.key(0)), batch_size)
     loop = training.advance(recipe, source, batch_size)
     epoch = training.epoch_of(source, jax.random.split(jax.random.key(1)), 0)

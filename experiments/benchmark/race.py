@@ -28,8 +28,9 @@ class Effort(NamedTuple):
     rivals: tuple[str, ...] = (EAGER, COMPILED)
     rounds: int = 12  # turns of each system in training
     training: float = 2.0  # seconds that ours trains in a turn
-    generating_rounds: int = 12
+    generating_rounds: int = 12  # or 0
     generating: float = 0.3
+    profiled: int = 50  # steps under the profiler, at most; or 0
     starts: int = 3  # cold and warm ones, two at least; or 0: nothing that needs a process of its own
 
 
@@ -38,6 +39,7 @@ class Jaxgen:
 
     def __init__(self, case: Case, images: Images) -> None:
         recipe, source, batch_size = case.recipe, case.source(images), case.config.batch_size
+        self.recipe, self.source, self.batch_size = recipe, source, batch_size
         self.steps = training.steps_per_epoch(recipe, source, batch_size)
         self.last_is_smaller = self.steps > source.size // batch_size
         self.done = 0

@@ -13,7 +13,10 @@ NONE = "–"
 def render(report: dict[str, Any]) -> str:
     """All of the report that has been measured."""
     recipes = report["recipes"]
-    parts = [what_was_run, training, profile, generation, starting_and_memory]
+    parts = [what_was_run, training]
+    if all(figures["generation_seconds"] for figures in recipes.values()):
+        parts += [profile, generation]
+    parts.append(starting_and_memory)
     sections = [machine(report), *(part(recipes) for part in parts)]
     if "whole_command" in report:
         sections.append(whole_command(report))
