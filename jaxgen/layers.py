@@ -55,6 +55,23 @@ def initial(module: nn.Module, key: jax.Array) -> Any:
     return jax.jit(module.init)(key, jnp.zeros((1, *module.input_shape)))
 
 
+def in_batches(function: Callable[[Any], Any], examples: Any, size: int) -> Any:
+    """`function` of arrays `[N, ...]`, `size` examples at a time, which bounds the memory -> its results, `[N, ...]`.
+
+    `jax.lax.map` with its `batch_size` would show the function one example and map that: then the operations see
+    batches of one, and choose their forms for these.
+    """
+    count = jax.tree.leaves(examples)[0].shape[0]
+    whole = count // size * size
+    done = []
+    if whole:
+        batches = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), examples)
+        done.append(jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), jax.lax.map(function, batches)))
+    if whole < count:
+        done.append(function(jax.tree.map(lambda x: x[whole:], examples)))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *done)
+
+
 def pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 

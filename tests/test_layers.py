@@ -11,7 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from jaxgen.layers import GRU, LSTM, BatchNorm, Conv, ConvTranspose, Linear, MaxPool, flatten, initial, unflatten
+from jaxgen.layers import (
+    GRU,
+    LSTM,
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    Linear,
+    MaxPool,
+    flatten,
+    in_batches,
+    initial,
+    unflatten,
+)
 from jaxgen.torch_weights import from_torch, to_torch
 
 Arrays = dict[str, np.ndarray]
@@ -232,3 +244,19 @@ def test_renaming_a_layer_changes_that_layer_only() -> None:
 
 def test_initial_values_are_double_where_jax_computes_in_double(float64: None) -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves(initial(Three(), jax.random.key(0)))} == {np.dtype("float64")}
+
+
+@pytest.mark.parametrize(("count", "seen"), [(7, [3, 1]), (6, [3]), (2, [2])])
+def test_batches_are_seen_as_what_they_are(count, seen):
+    """A whole batch, traced once, and what is left; not single examples under `vmap`."""
+    sizes = []
+
+    def function(pair):
+        sizes.append(len(pair[0]))
+        return pair[0] + pair[1].sum(-1), {"twice": 2 * pair[1]}
+
+    x, y = jnp.arange(float(count)), jnp.arange(2.0 * count).reshape(count, 2)
+    total, twice = in_batches(function, (x, y), 3)
+    assert sizes == seen
+    np.testing.assert_array_equal(total, x + y.sum(-1))
+    np.testing.assert_array_equal(twice["twice"], 2 * y)

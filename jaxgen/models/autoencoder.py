@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.layers import Conv, ConvTranspose, MaxPool, initial
+from jaxgen.layers import Conv, ConvTranspose, MaxPool, in_batches, initial
 from jaxgen.losses import mean_squared_error
 from jaxgen.training import Metrics, PyTree, Recipe, descend
 
@@ -88,7 +88,7 @@ def recipe(module: nn.Module | None = None, optimizer: optax.GradientTransformat
 @partial(jax.jit, static_argnums=0)
 def reconstruct(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
     """Images `[N, H, W, C]` in [0, 1] -> their reconstructions, a thousand at a time."""
-    return jax.lax.map(lambda image: module.apply(variables, image[None])[0], images, batch_size=1000)
+    return in_batches(lambda batch: module.apply(variables, batch), images, 1000)
 
 
 @partial(jax.jit, static_argnums=0)

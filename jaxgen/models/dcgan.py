@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, flatten, initial, normal, unflatten
+from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, flatten, in_batches, initial, normal, unflatten
 from jaxgen.losses import binary_cross_entropy
 from jaxgen.training import Metrics, Recipe, descend
 
@@ -288,4 +288,4 @@ def sample(generator: nn.Module, variables: Variables, key: jax.Array, count: in
         variables: the generator's, as in `recipe.variables(state)["generator"]`.
     """
     z = generator.prior(key, count)
-    return jax.lax.map(lambda one: generator.apply(variables, one[None])[0], z, batch_size=BATCH)
+    return in_batches(lambda batch: generator.apply(variables, batch), z, BATCH)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, MaxPool, initial
+from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, MaxPool, in_batches, initial
 from jaxgen.losses import bernoulli_cross_entropy, gaussian_kl
 from jaxgen.training import Metrics, PyTree, Recipe, descend
 
@@ -144,10 +144,10 @@ def terms(output: Output, images: jax.Array) -> tuple[jax.Array, jax.Array]:
 def evaluate(module: nn.Module, variables: PyTree, images: jax.Array, epsilon: jax.Array) -> dict[str, jax.Array]:
     """The loss and its terms in evaluation mode, in nats an image; images `[N, 32, 32, 1]`, epsilon `[N, latent]`."""
 
-    def of_one(image: jax.Array, epsilon: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return terms(module.apply(variables, image[None], epsilon[None]), image[None])
+    def of_each(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        return jax.vmap(terms)(module.apply(variables, *pair), pair[0])
 
-    each = jax.lax.map(lambda pair: of_one(*pair), (images, epsilon), batch_size=BATCH)
+    each = in_batches(of_each, (images, epsilon), BATCH)
     reconstruction, kl = (term.mean() for term in each)
     return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 
@@ -158,13 +158,13 @@ BATCH = 500  # images that are encoded or decoded at a time where nothing is lea
 @partial(jax.jit, static_argnums=0)
 def encode(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
     """The means `[N, latent]` of the latent codes of images `[N, 32, 32, 1]`, in evaluation mode."""
-    return jax.lax.map(lambda x: module.apply(variables, x[None], method="encode")[0][0], images, batch_size=BATCH)
+    return in_batches(lambda batch: module.apply(variables, batch, method="encode")[0], images, BATCH)
 
 
 @partial(jax.jit, static_argnums=0)
 def decode(module: nn.Module, variables: PyTree, z: jax.Array) -> jax.Array:
     """Images `[N, 32, 32, 1]` of latent codes `[N, latent]`, in evaluation mode."""
-    return jax.lax.map(lambda one: module.apply(variables, one[None], method="decode")[0], z, batch_size=BATCH)
+    return in_batches(lambda batch: module.apply(variables, batch, method="decode"), z, BATCH)
 
 
 def morph(module: nn.Module, variables: PyTree, points: jax.Array, frames: int) -> jax.Array:
