@@ -135,6 +135,28 @@ def options(experiment: ModuleType, *arguments: str) -> Callable[[Path], Asked]:
     return lambda folder: (experiment, list(arguments), arguments[0])
 
 
+def out(files: dict[str, str], *arguments: str, said: str, place: str = "run") -> Callable[[Path], Asked]:
+    """An out folder with these files in it, and arguments that begin with the experiment's own."""
+
+    def prepare(folder: Path) -> Asked:
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content)
+        return dcgan_digits, [*arguments, "--out", str(folder / place)], said
+
+    return prepare
+
+
+def config(experiment: str = "experiments.dcgan_digits", **changes: object) -> str:
+    stored = dcgan_digits.Config().stored() | changes
+    return json.dumps({"experiment": experiment, "options": stored, "data_sha256": "0"})
+
+
+def a_link_to_nowhere(folder: Path) -> Asked:
+    (folder / "run").symlink_to(folder / "nowhere")
+    return dcgan_digits, [], "run"
+
+
 HEADER = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 800]}}).encode()
 HOSTILE: dict[str, Callable[[Path], Asked]] = {
     "a pickle that runs code": a_pickle_that_runs_code,
@@ -181,6 +203,39 @@ HOSTILE: dict[str, Callable[[Path], Asked]] = {
     "a class in words": options(vae_mnist, "--morph", "two"),
     "no size": options(conv_autoencoder, "--size", "0", "32"),
     "an option of no such name": options(rnn_complete, "--gpu"),
+    "no batch": options(dcgan_digits, "--batch-size", "0"),
+    "a batch of more than all": lambda folder: (dcgan_digits, ["--batch-size", "5000"], "batch size 5000"),
+    "nothing saved": options(dcgan_digits, "--save-every", "0"),
+    "a cell of no such kind": options(rnn_complete, "--cell", "elman"),
+    "a window of more rows than there are": options(rnn_complete, "--sequence-length", "1000"),
+    "data of no such name": lambda folder: (dcgan_digits, ["--data", "digit"], "digit"),
+    "a folder that is not there": lambda folder: (dcgan_digits, ["--data", f"folder:{folder}/no"], f"{folder}/no"),
+    "weights that are not there": lambda folder: (
+        rnn_complete,
+        ["--cell", "gru", "--weights", f"{folder}/no.pth"],
+        "no.pth",
+    ),
+    "samples of no run": lambda folder: (dcgan_digits, ["--sample", "4"], f"{folder}/run"),
+    "a journey to one place": options(vae_mnist, "--morph", "1", "--data", "digits"),
+    "a journey through no run": lambda folder: (
+        vae_mnist,
+        ["--data", "digits", "--morph", "1", "2"],
+        f"{folder}/run",
+    ),
+    "nothing to resume": out({}, "--resume", said="no run to go on with"),
+    "a file for a folder": out({"run": ""}, said="is not a folder"),
+    "a folder below a file": out({"file": ""}, place="file/run", said="is not a folder"),
+    "a link to nowhere": a_link_to_nowhere,
+    "somebody else's files": out({"run/thesis.tex": "x"}, said="holds other files"),
+    "a run that is there": out({"run/config.json": config()}, said="already holds a run"),
+    "a run of another experiment": out({"run/config.json": config("vae_mnist")}, "--resume", said="vae_mnist"),
+    "a run that began otherwise": out({"run/config.json": config(seed=3)}, "--resume", "--seed", "4", said="--seed 4"),
+    "a configuration of nothing": out({"run/config.json": ""}, "--resume", said="config.json"),
+    "a configuration that is a list": out({"run/config.json": "[1]"}, "--resume", said="config.json"),
+    "a configuration without options": out({"run/config.json": "{}"}, "--resume", said="run"),
+    "a setting of no such name": out({"run/config.json": config(speed=2)}, "--resume", said="config.json"),
+    "a setting of another type": out({"run/config.json": config(epochs="many")}, "--resume", said="config.json"),
+    "a setting out of range": out({"run/config.json": config(batch_size=-1)}, "--resume", said="batch"),
 }
 
 
@@ -191,7 +246,9 @@ def test_it_is_refused_and_does_no_harm(tmp_path, monkeypatch, capsys, case):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     experiment, arguments, said = HOSTILE[case](tmp_path)
     before = snapshot(tmp_path)
-    status, out, err = call(monkeypatch, capsys, *arguments, "--out", str(tmp_path / "run"), experiment=experiment)
+    if "--out" not in arguments:
+        arguments += ["--out", str(tmp_path / "run")]
+    status, out, err = call(monkeypatch, capsys, *arguments, experiment=experiment)
     assert status == 2
     assert out == "" or out.startswith("downloading")
     assert err.startswith("error: ")
