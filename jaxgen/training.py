@@ -7,7 +7,7 @@ compiled loop, and `slices` asks it for about half a second's worth at a time. E
 
 import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -211,14 +211,9 @@ def slices(
 
 def epoch_of(source: Source, keys: jax.Array, number: int) -> Epoch:
     """The order of an epoch, and what its noise follows from; `keys` is what the key of the training splits into."""
-    rows, noise_key = order(source.size, keys, number)
-    return Epoch(rows, noise_key, 0)
-
-
-@partial(jax.jit, static_argnums=0)
-def order(size: int, keys: jax.Array, number: jax.Array | int) -> tuple[jax.Array, jax.Array]:
-    order_key, noise_key = (jax.random.fold_in(key, number) for key in keys)
-    return jax.random.permutation(order_key, size), noise_key
+    order_key, noise_key = keys
+    rows = jax.random.permutation(jax.random.fold_in(order_key, number), source.size)
+    return Epoch(rows, jax.random.fold_in(noise_key, number), 0)
 
 
 def steps_per_epoch(recipe: Recipe, source: Source, batch_size: int) -> int:
