@@ -14,6 +14,7 @@ CASES = [
     ((2, 7, 5, 3), (2, 2), {}),
     ((1, 6, 6, 2), (3, 2), {"stride": (1, 2)}),
     ((1, 7, 8, 2), (3, 3), {"stride": (2, 2), "padding": (1, 1)}),
+    ((1, 34, 17, 2), (17, 17), {}),  # more pixels in a window than a byte can number
 ]
 
 

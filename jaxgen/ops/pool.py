@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 Pair = tuple[int, int]  # height, width
@@ -12,7 +13,7 @@ def max_pool(x: jax.Array, window: Pair = (2, 2), *, stride: Pair | None = None,
 
     The gradient goes to that number; among equal ones to the first of the window, row by row. Equal ones are common
     after a ReLU, and a maximum over a reshaped axis would split the gradient among them. A window that holds a NaN
-    gives NaN.
+    gives NaN. It has derivatives of reverse mode only, of any order.
 
     Args:
         x: images [B, H, W, C], of any floating type.
@@ -46,17 +47,18 @@ def max_pool(x: jax.Array, window: Pair = (2, 2), *, stride: Pair | None = None,
 
 def _largest(images: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
     """The largest of images, number by number, and in which of them it is: the first of equal ones, the last NaN."""
-    largest, place = images[0], jnp.zeros(images[0].shape, jnp.uint8)
-    for number, image in enumerate(images[1:], 1):
+    numbers = np.arange(len(images), dtype=np.min_scalar_type(len(images) - 1))  # a byte, for all but huge windows
+    largest, place = images[0], jnp.zeros(images[0].shape, numbers.dtype)
+    for number, image in zip(numbers[1:], images[1:], strict=True):
         takes = (image > largest) | jnp.isnan(image)
-        largest, place = lax.select(takes, image, largest), jnp.where(takes, jnp.uint8(number), place)
+        largest, place = lax.select(takes, image, largest), jnp.where(takes, number, place)
     return largest, place
 
 
 @jax.custom_vjp
 def _largest_in_tiles(tiles: jax.Array) -> jax.Array:
     """[B, H', window, W', window, C] -> [B, H', W', C]. Autodiff would keep a mask for every comparison and lay out the
-    gradient pixel by pixel; here the place is one byte, and the gradient is laid out in one pass."""
+    gradient pixel by pixel; here a place is kept, and the gradient is laid out in one pass."""
     return _largest(_pixels(tiles))[0]
 
 
