@@ -309,7 +309,7 @@ class Run:
         """
         config = self.config
         self.best, self.notes = best, notes
-        state = jax.jit(recipe.init)(self.key("init"), weights)
+        state = jax.jit(recipe.init)(self.key("init"), weights)  # jit: compiled as one program, not array by array
         carry = training.begin(recipe, self.data, state, config.batch_size)
         self.steps = training.steps_per_epoch(recipe, self.data, config.batch_size)
         with self.stopping_on_signals():

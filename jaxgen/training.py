@@ -204,7 +204,7 @@ def slices(
             if step < steps:
                 yield Slice(epoch, step, carry, None)
         metrics = {name: float(total) / float(weight) for name, (total, weight) in carry.sums.items()}
-        carry = carry._replace(sums=jax.jit(zeros)(carry.sums))
+        carry = carry._replace(sums=zeros(carry.sums))
         epoch, step = epoch + 1, 0
         yield Slice(epoch, 0, carry, metrics)
 

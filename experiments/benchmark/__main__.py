@@ -7,7 +7,7 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -21,7 +21,6 @@ from experiments.benchmark.figures import spread
 from experiments.benchmark.floor import floor, matmul_rate
 from experiments.benchmark.images import at_hand, load
 from experiments.benchmark.profile import profile
-from experiments.benchmark.quality import train_both
 from experiments.benchmark.race import COMPILED, EAGER, OURS, Effort, Jaxgen, PyTorch, race_generation, race_training
 from jaxgen import data
 from jaxgen.command import parse, say_why
@@ -61,8 +60,10 @@ def main(options: Options) -> None:
     write_json(options.out, figures)  # if it cannot be written, that is better known now
     if options.epochs is not None:
         for name in names:
-            figures["recipes"][name] = {"epochs": learn(name, options.epochs)}
-            write_json(options.out, figures)
+            figures["recipes"][name] = {"epochs": []}
+            for epoch in learn(name, options.epochs):
+                figures["recipes"][name]["epochs"].append(epoch)
+                write_json(options.out, figures)
         print(f"{report.machine(figures)}\n\n{report.quality(figures['recipes'])}\n\n{options.out}")
         return
     for name in names:
@@ -125,12 +126,23 @@ def measure(name: str, effort: Effort) -> dict[str, Any]:
     }
 
 
-def learn(name: str, epochs: int) -> list[dict[str, Any]]:
-    """Both systems' figures of every epoch, on real images only."""
+def learn(name: str, epochs: int) -> Iterator[dict[str, Any]]:
+    """Of every epoch, each system's mean metrics and the seconds that it took, on real images only; they take turns.
+
+    They start from weights of their own and see the images in orders of their own, so the figures should be alike, not
+    equal.
+    """
     case = CASES[name]()
     images = data.load(case.config.data, size=case.shape[:2], channels=case.shape[2])
     rival = PyTorch(name, case.floats(images), compile=False)
-    return train_both(Jaxgen(case, images), rival, epochs, lambda epoch: say(name, f"epoch {epoch}"))
+    systems = {OURS: Jaxgen(case, images).epoch, EAGER: rival.training.epoch}
+    for epoch in range(1, epochs + 1):
+        say(name, f"epoch {epoch}")
+        learned = {}
+        for system, train in systems.items():
+            began = time.perf_counter()
+            learned[system] = {**train(), "seconds": time.perf_counter() - began}
+        yield learned
 
 
 def whole_command(figures: dict[str, Any]) -> dict[str, Any]:

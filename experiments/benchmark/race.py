@@ -55,19 +55,21 @@ class Jaxgen:
     def train(self, steps: int) -> int:
         first = self.done
         while self.done < first + steps:
-            piece = next(self.slices)
-            training.check_finite(piece)
-            self.done = piece.epoch * self.steps + piece.step
+            self.slice()
         return self.done - first
 
     def epoch(self) -> dict[str, float]:
         """Train to the end of the epoch -> its mean metrics."""
-        while True:
-            piece = next(self.slices)
-            training.check_finite(piece)
-            self.done = piece.epoch * self.steps + piece.step
-            if piece.metrics is not None:
-                return piece.metrics
+        while (metrics := self.slice()) is None:
+            pass
+        return metrics
+
+    def slice(self) -> dict[str, float] | None:
+        """Train as far as one call of the loop goes -> the mean metrics, where that was to the end of an epoch."""
+        piece = next(self.slices)
+        training.check_finite(piece)
+        self.done = piece.epoch * self.steps + piece.step
+        return piece.metrics
 
     def generate(self, given: np.ndarray) -> np.ndarray:
         return np.asarray(self.generator(self.variables, given))

@@ -13,11 +13,11 @@ NONE = "–"
 def render(report: dict[str, Any]) -> str:
     """All of the report that has been measured."""
     recipes = report["recipes"]
-    parts = [what_was_run, training]
-    if all(figures["generation_seconds"] for figures in recipes.values()):
-        parts += [profile, generation]
-    parts.append(starting_and_memory)
-    sections = [machine(report), *(part(recipes) for part in parts)]
+    sections = [machine(report), what_was_run(recipes), training(recipes)]
+    for part, measured in ((profile, "profile"), (generation, "generation_seconds")):
+        if all(figures[measured] for figures in recipes.values()):
+            sections.append(part(recipes))
+    sections.append(starting_and_memory(recipes))
     if "whole_command" in report:
         sections.append(whole_command(report))
     return "\n\n".join(sections)
