@@ -309,8 +309,8 @@ class Run:
         """
         config = self.config
         self.best, self.notes = best, notes
-        state = jax.jit(recipe.init)(self.key("init"), weights)  # jit: compiled as one program, not array by array
-        carry = training.begin(recipe, self.data, state, config.batch_size)
+        # jit: compiled as one program, not array by array. The carry is a copy: nothing keeps the state itself.
+        carry = training.begin(recipe, self.data, jax.jit(recipe.init)(self.key("init"), weights), config.batch_size)
         self.steps = training.steps_per_epoch(recipe, self.data, config.batch_size)
         with self.stopping_on_signals():
             if self.found is not None:

@@ -44,11 +44,9 @@ class Jaxgen:
         self.last_is_smaller = self.steps > source.size // batch_size
         self.done = 0
         init_key, training_key = jax.random.split(jax.random.key(0))
-        state = recipe.init(init_key)
-        self.variables = recipe.variables(state)
-        carry = training.begin(recipe, source, state, batch_size)
+        self.carry = training.begin(recipe, source, jax.jit(recipe.init)(init_key), batch_size)
         self.slices = training.slices(
-            recipe, source, carry, epochs=sys.maxsize, batch_size=batch_size, key=training_key
+            recipe, source, self.carry, epochs=sys.maxsize, batch_size=batch_size, key=training_key
         )
         self.generator = jax.jit(case.generate)
 
@@ -68,11 +66,11 @@ class Jaxgen:
         """Train as far as one call of the loop goes -> the mean metrics, where that was to the end of an epoch."""
         piece = next(self.slices)
         training.check_finite(piece)
-        self.done = piece.epoch * self.steps + piece.step
+        self.done, self.carry = piece.epoch * self.steps + piece.step, piece.carry
         return piece.metrics
 
     def generate(self, given: np.ndarray) -> np.ndarray:
-        return np.asarray(self.generator(self.variables, given))
+        return np.asarray(self.generator(self.recipe.variables(self.carry.state), given))
 
 
 class PyTorch:
