@@ -87,8 +87,8 @@ def recipe(module: nn.Module | None = None, optimizer: optax.GradientTransformat
 
 @partial(jax.jit, static_argnums=0)
 def reconstruct(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
-    """Images `[N, H, W, C]` in [0, 1] -> their reconstructions, a thousand at a time."""
-    return in_batches(lambda batch: module.apply(variables, batch), images, 1000)
+    """Images `[N, H, W, C]` in [0, 1] -> their reconstructions, a hundred at a time: as much as the caches hold."""
+    return in_batches(lambda batch: module.apply(variables, batch), images, 100)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -152,7 +152,7 @@ def evaluate(module: nn.Module, variables: PyTree, images: jax.Array, epsilon: j
     return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 
 
-BATCH = 500  # images that are encoded or decoded at a time where nothing is learnt: it bounds the memory
+BATCH = 100  # images encoded or decoded at a time where nothing is learnt: few enough for the caches
 
 
 @partial(jax.jit, static_argnums=0)
