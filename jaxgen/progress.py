@@ -61,7 +61,7 @@ class Progress:
         """Where everything is, at the end."""
         self.close()
         figures = "  ".join(f"{name} {values[-1]:.4f}" for name, values in history.items() if name != "seconds")
-        print(f"{epochs} epochs trained in {clock(sum(history.get('seconds', [])))}  {figures}")
+        print(f"trained to epoch {epochs} in {clock(sum(history.get('seconds', [])))}  {figures}")
         pictures = sorted((folder / "pictures").glob("*.*"), key=lambda path: path.stat().st_mtime_ns)
         print(f"run       {folder}")
         print("pictures  " + "\n          ".join(str(path) for path in pictures[-MAIN_PICTURES:]), flush=True)
