@@ -25,10 +25,10 @@ best of many float32 products of 2048 × 2048, by XLA or by PyTorch, measured ar
 elementwise arithmetic and copies. They run on several threads and the profiler costs something too, so the kinds need
 not add up to the step.
 
-**Memory and starting time** are those of processes started for it alone. Memory: the peak of the resident set after
-ten steps on ten batches of images, so that PyTorch is not charged for its copies of the data as float32. Start: from
-the command to the end of the first training step, with an empty compilation cache and with the one that the first
-start left; the files are in the system's cache.
+**Memory and starting time** are those of processes started for it alone, ours with an empty compilation cache (cold)
+and with the one that the first start left (warm), as from a user's second run on. Memory: the peak of the resident set
+after ten steps on ten batches of images, so that PyTorch is not charged for its copies of the data as float32. Start:
+from the command to the end of the first training step; the files are in the system's cache.
 
 **Generation**: one call of the device in ours, the reference's own loop in PyTorch, taking turns in the same way.
 

@@ -104,13 +104,14 @@ def measure(name: str, effort: Effort) -> dict[str, Any]:
         say(name, "profiling")
         spent = profile(ours, min(effort.profiled, training["steps_per_turn"]))
     starts: dict[str, Any] = {}
-    peaks: dict[str, int] = {}
+    peaks: dict[str, dict[str, int]] = {}
     if effort.starts:
         say(name, "starting")
         starts = processes.measure_starts(case.command, effort.starts)
         say(name, "memory")
         ten_batches = (10 * case.config.batch_size, *case.shape)
-        peaks = {system: processes.measure_memory(system, name, ten_batches) for system in (OURS, *effort.rivals)}
+        theirs = {rival: {"cold": processes.measure_memory(rival, name, ten_batches)} for rival in effort.rivals}
+        peaks = {OURS: processes.measure_our_memory(name, ten_batches), **theirs}
 
     what = f"{case.config.data} {'×'.join(map(str, case.shape))}"
     return {

@@ -18,9 +18,15 @@ from typing import Any, NoReturn
 from experiments.benchmark.stopwatch import Stopwatch
 
 
-def measure_memory(system: str, name: str, shape: tuple[int, ...]) -> int:
+def measure_memory(system: str, name: str, shape: tuple[int, ...], **environment: str) -> int:
     """The peak of the resident set, in bytes, of a system that trains on random images of this shape, [N, H, W, C]."""
-    return int(child("memory", system, name, *map(str, shape))["peak_bytes"])
+    return int(child("memory", system, name, *map(str, shape), **environment)["peak_bytes"])
+
+
+def measure_our_memory(name: str, shape: tuple[int, ...]) -> dict[str, int]:
+    """The same of ours, with an empty compilation cache and with a filled one: XLA takes memory to compile."""
+    with tempfile.TemporaryDirectory() as cache:
+        return {kind: measure_memory("jaxgen", name, shape, **caching(cache)) for kind in ("cold", "warm")}
 
 
 def measure_starts(command: tuple[str, ...], times: int) -> dict[str, list[float]]:
@@ -49,10 +55,14 @@ def taken_apart(command: tuple[str, ...], cache: str) -> dict[str, float]:
 
 
 def run_command(how_far: str, command: tuple[str, ...], cache: str) -> dict[str, Any]:
-    """Run an experiment's command, with JAX's persistent cache set up as `jaxgen.command` does but in this folder."""
-    settings = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    """Run an experiment's command with its compiled programs in this folder."""
     with tempfile.TemporaryDirectory() as folder:
-        return child(how_far, *command, "--out", f"{folder}/run", **settings)
+        return child(how_far, *command, "--out", f"{folder}/run", **caching(cache))
+
+
+def caching(folder: str) -> dict[str, str]:
+    """JAX's persistent cache as `jaxgen.command` sets it up, but in this folder."""
+    return {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 
 def child(*arguments: str, **environment: str) -> dict[str, Any]:

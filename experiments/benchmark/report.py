@@ -99,11 +99,13 @@ def starting_and_memory(recipes: dict[str, Any]) -> str:
             name,
             *(duration(compiling[system]) if system in compiling else NONE for system in (OURS, COMPILED)),
             *(duration(starts[kind]["median"]) if kind in starts else NONE for kind in ("cold", "warm")),
-            *(f"{peaks[system] / 1e6:,.0f}" if system in peaks else NONE for system in SYSTEMS),
+            *(f"{peaks[system][kind] / 1e6:,.0f}" if system in peaks else NONE for system, kind in memory),
         ]
 
+    memory = [(OURS, "cold"), (OURS, "warm"), (EAGER, "cold"), (COMPILED, "cold")]
     title = "Starting: seconds to compile, and from the command to the end of the first step; peak memory in MB"
-    heads = ["compile", "torch.compile", "start, cold", "start, warm", *SYSTEMS.values()]
+    heads = ["compile", "torch.compile", "start, cold", "start, warm"]
+    heads += ["jaxgen, cold", "jaxgen, warm", SYSTEMS[EAGER], SYSTEMS[COMPILED]]
     return f"{title}\n" + table(["recipe", *heads], [row(*item) for item in recipes.items()])
 
 
