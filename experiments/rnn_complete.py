@@ -58,7 +58,8 @@ def sequence_length(config: Config) -> int:
 
 
 def recipe(config: Config) -> jaxgen.Recipe:
-    return completion.recipe(module=network(config), optimizer=optax.adam(config.learning_rate))
+    module = network(config).clone(dtype=config.dtype)
+    return completion.recipe(module=module, optimizer=optax.adam(config.learning_rate))
 
 
 def main(config: Config) -> None:

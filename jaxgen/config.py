@@ -133,3 +133,10 @@ class DataConfig(Config):
     """What to learn from: digits, faces, mnist, fashion_mnist, cifar10, tfds:NAME or folder:PATH."""
     skip_bad: bool = False
     """Leave out a folder's unreadable images, and list them, instead of refusing the folder."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """What the networks compute in while they learn; parameters, moments and losses stay float32. bf16 is for GPUs."""
+
+    @property
+    def dtype(self) -> str | None:
+        """What the networks of the run's recipe compute in; None: their input's own."""
+        return "bfloat16" if self.precision == "bf16" else None

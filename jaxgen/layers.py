@@ -4,6 +4,10 @@ Parameters carry PyTorch's names (`weight`, `bias`, `running_mean`, …) and are
 by rank (`jaxgen.torch_weights`): a matrix is transposed, a convolution's kernel is `[height, width, …]`.
 Where Flax's own layers differ from PyTorch (initialisation, the variance that batch norm stores, two bias vectors in an
 LSTM), these follow PyTorch.
+
+A layer multiplies in the type of its input and gives its result in it, whatever the type of its parameters. So a
+network of float32 parameters computes in bfloat16 if its input is cast to that, as its `dtype` says. Biases are added
+and statistics taken in the parameters' type: a bias's gradient and a variance are long sums, which bfloat16 spoils.
 """
 
 import math
@@ -18,6 +22,7 @@ from jaxgen.ops.conv import conv, conv_transpose
 from jaxgen.ops.pool import max_pool
 from jaxgen.ops.recurrent import gru, lstm
 
+Dtype = str | None  # that a network computes in, such as "bfloat16"; None: its input's
 Initializer = Callable[..., jax.Array]
 Size = int | tuple[int, int]
 
@@ -72,6 +77,11 @@ def in_batches(function: Callable[[Any], Any], examples: Any, size: int) -> Any:
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *done)
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """For a network's last activation: in bfloat16 a sigmoid is 1 from 6.2 on, and its logarithm's gradient lost."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
@@ -98,7 +108,7 @@ class Linear(nn.Module):
         default = bounded_uniform(x.shape[-1])
         weight = self.param("weight", self.weight_init or default, (x.shape[-1], self.features))
         bias = self.param("bias", self.bias_init or default, (self.features,))
-        return x @ weight + bias
+        return (x @ weight.astype(x.dtype) + bias).astype(x.dtype)
 
 
 class Conv(nn.Module):
@@ -118,8 +128,9 @@ class Conv(nn.Module):
         default = bounded_uniform(x.shape[-1] * math.prod(kernel_size))
         weight = self.param("weight", self.weight_init or default, (*kernel_size, x.shape[-1], self.features))
         bias = self.param("bias", self.bias_init or default, (self.features,))
+        weight = weight.astype(x.dtype)
         y = conv(x, weight, stride=pair(self.stride), padding=pair(self.padding), dilation=pair(self.dilation))
-        return y + bias
+        return (y + bias).astype(x.dtype)
 
 
 class ConvTranspose(nn.Module):
@@ -146,13 +157,13 @@ class ConvTranspose(nn.Module):
         bias = self.param("bias", self.bias_init or default, (self.features,))
         y = conv_transpose(
             x,
-            weight,
+            weight.astype(x.dtype),
             stride=pair(self.stride),
             padding=pair(self.padding),
             output_padding=pair(self.output_padding),
             dilation=pair(self.dilation),
         )
-        return y + bias
+        return (y + bias).astype(x.dtype)
 
 
 class MaxPool(nn.Module):
@@ -186,8 +197,10 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "running_mean", jnp.zeros, features)
         running_var = self.variable("batch_stats", "running_var", jnp.ones, features)
         tracked = self.variable("batch_stats", "num_batches_tracked", jnp.zeros, (), jnp.int32)
+        given, x = x.dtype, x.astype(weight.dtype)
         if not train:
-            return (x - running_mean.value) * (weight * jax.lax.rsqrt(running_var.value + self.eps)) + bias
+            y = (x - running_mean.value) * (weight * jax.lax.rsqrt(running_var.value + self.eps)) + bias
+            return y.astype(given)
         axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
         if count < 2:
             raise ValueError(f"batch norm in training needs more than one value a channel, got {x.shape}")
@@ -199,7 +212,7 @@ class BatchNorm(nn.Module):
             running_mean.value = (1 - self.momentum) * running_mean.value + moved[0]
             running_var.value = (1 - self.momentum) * running_var.value + moved[1]
             tracked.value += 1
-        return centred * (weight * jax.lax.rsqrt(var + self.eps)) + bias
+        return (centred * (weight * jax.lax.rsqrt(var + self.eps)) + bias).astype(given)
 
 
 class LSTM(nn.Module):
@@ -212,7 +225,7 @@ class LSTM(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return lstm(x, *recurrent_parameters(self, x.shape[-1], gates=4))
+        return lstm(x, *recurrent_parameters(self, x, gates=4))
 
 
 class GRU(nn.Module):
@@ -222,18 +235,19 @@ class GRU(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return gru(x, *recurrent_parameters(self, x.shape[-1], gates=3))
+        return gru(x, *recurrent_parameters(self, x, gates=3))
 
 
-def recurrent_parameters(layer: LSTM | GRU, width: int, gates: int) -> list[jax.Array]:
+def recurrent_parameters(layer: LSTM | GRU, x: jax.Array, gates: int) -> list[jax.Array]:
     wide = gates * layer.hidden
     shapes = {
-        "weight_ih_l0": (width, wide),
+        "weight_ih_l0": (x.shape[-1], wide),
         "weight_hh_l0": (layer.hidden, wide),
         "bias_ih_l0": (wide,),
         "bias_hh_l0": (wide,),
     }
-    return [layer.param(name, bounded_uniform(layer.hidden), shape) for name, shape in shapes.items()]
+    init = bounded_uniform(layer.hidden)
+    return [layer.param(name, init, shape).astype(x.dtype) for name, shape in shapes.items()]
 
 
 def summary(module: nn.Module) -> str:
