@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 import jaxgen
-from jaxgen import checkpoint, command, run
+from jaxgen import checkpoint, command, run, training
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
@@ -104,6 +104,18 @@ def test_the_folder_of_a_run(through):
     from safetensors.numpy import load_file
 
     np.testing.assert_array_equal(load_file(folder / "model.safetensors")["mean"], state.variables["params"]["mean"])
+
+
+def test_a_run_holds_its_state_once(tmp_path):
+    """The parameter and Adam's two moments, and neither the first state nor a checkpoint's."""
+
+    def of_their_shape() -> int:
+        return sum(array.shape == (8, 8, 1) for array in jax.live_arrays())
+
+    config, before, held = tiny.Config(out=tmp_path / "run", epochs=2), of_their_shape(), []
+    with run.start(config, training.as_source(tiny.points())) as this_run:
+        this_run.fit(tiny.recipe(config), [(1, lambda epoch, state: held.append(of_their_shape() - before))])
+    assert held == [3, 3, 3]
 
 
 def test_the_last_few_checkpoints_are_kept(tmp_path):
