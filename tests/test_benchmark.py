@@ -454,6 +454,12 @@ def test_bad_input_is_one_line(
     assert said.out == ""
 
 
+def test_there_is_no_race_between_devices(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(benchmark.jax, "default_backend", lambda: "gpu")
+    assert command(monkeypatch) == 2
+    assert "JAX_PLATFORMS=cpu makes it fair" in capsys.readouterr().err
+
+
 def test_without_pytorch_there_is_no_race(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(benchmark.importlib.util, "find_spec", lambda name: None)
     assert command(monkeypatch) == 2

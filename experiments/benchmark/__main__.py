@@ -50,6 +50,8 @@ def main(options: Options) -> None:
     names = chosen(options.recipes)
     if importlib.util.find_spec("torch") is None:
         raise InputError("PyTorch is not installed, and it is what we race against: pip install -e '.[test]'")
+    if jax.default_backend() != "cpu":
+        raise InputError("PyTorch races on the CPU here, and JAX would not: JAX_PLATFORMS=cpu makes it fair")
     if options.out.is_dir():
         raise InputError(f"--out {options.out}: is a folder; name a file")
     if options.epochs is not None and options.epochs < 1:
