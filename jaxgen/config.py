@@ -73,15 +73,17 @@ class Config:
         return {name: to_json(value) for name, value in dataclasses.asdict(self).items()}
 
     def under(self, stored: dict[str, Any], where: Path) -> Self:
-        """This configuration with the stored options as they are in `where`; `out` and `resume` stay."""
+        """This configuration with the stored options as they are in `where`; `out` and `resume` stay.
+
+        An option that is not there is younger than the run, which was then made with its default.
+        """
         fields = {name: getattr(self, name) for name in self.stored()}
-        if unknown := sorted(stored.keys() ^ fields.keys()):
-            raise InputError(
-                f"{where}: option {unknown[0]!r} is not known or not there; put the file back as it was written"
-            )
+        if unknown := sorted(stored.keys() - fields.keys()):
+            raise InputError(f"{where}: option {unknown[0]!r} is not known; put the file back as it was written")
         defaults, hints = type(self)(), typing.get_type_hints(type(self))
         for name in fields.keys() - {"out", "resume"}:
-            value, default = from_json(stored[name], hints[name]), getattr(defaults, name)
+            default = getattr(defaults, name)
+            value = from_json(stored[name], hints[name]) if name in stored else default
             if type(value) is not type(default) and not (default is None or value is None or type(default) is float):
                 raise InputError(f"{where}: {name} is {value!r}; put the file back as it was written")
             fields[name] = value

@@ -187,6 +187,15 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_same_result(through, tmp_path,
     assert contents(out) == contents(folder)
 
 
+def test_a_run_from_before_an_option_goes_on_with_its_default(through, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    tiny.main(tiny.Config(out=folder, epochs=3))
+    edit(folder, lambda found: found["options"].pop("limit"))
+    assert call(monkeypatch, capsys, "--out", str(folder), "--resume", "--epochs", "6")[0] == 0
+    assert contents(folder) == contents(through[0])
+    assert json.loads((folder / "config.json").read_text())["options"]["limit"] is None
+
+
 def test_what_is_later_than_the_checkpoint_is_dropped(through, tmp_path):
     """As after a crash: the log and the pictures are ahead of the newest checkpoint."""
     folder, state, _ = through
@@ -422,6 +431,11 @@ def unknown_option_stored(folder: Path) -> list[str]:
     return ["--resume"]
 
 
+def changed_setting_younger_than_the_run(folder: Path) -> list[str]:
+    edit(folder, lambda found: found["options"].pop("limit"))
+    return ["--resume", "--limit", "5"]
+
+
 def option_of_another_type(folder: Path) -> list[str]:
     edit(folder, lambda found: found["options"].update(batch_size="four"))
     return ["--resume"]
@@ -472,6 +486,7 @@ FOLDERS = {
     nothing_to_resume: "no run to go on with",
     another_experiment: "holds a run of experiments.other, not tests.tiny",
     changed_setting: "--learning-rate 0.2: the run in",
+    changed_setting_younger_than_the_run: "--limit 5: the run in",
     changed_tuple: "--kind ('c',): the run in",
     other_data: "started on other data",
     cut_config: "not a run's configuration",
