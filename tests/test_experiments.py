@@ -135,18 +135,15 @@ def test_conv_autoencoder(tmp_path, images, monkeypatch, capsys):
 
 
 def test_a_run_goes_on_in_its_own_precision_alone(tmp_path, images, monkeypatch, capsys):
-    def train(folder, *options):
-        return call(monkeypatch, capsys, "--out", str(tmp_path / folder), *options, experiment=conv_autoencoder)
+    def train(*options):
+        return call(monkeypatch, capsys, "--out", str(tmp_path), *options, experiment=conv_autoencoder)
 
-    options = ["--precision", "bf16", "--data", images, "--batch-size", "6"]
-    assert train("through", "--epochs", "2", *options)[0] == 0
-    assert train("broken", "--epochs", "1", *options)[0] == 0
-    status, _, err = train("broken", "--resume", "--epochs", "2", "--precision", "float32")
+    assert train("--epochs", "1", "--precision", "bf16", "--data", images, "--batch-size", "6")[0] == 0
+    status, _, err = train("--resume", "--epochs", "2", "--precision", "float32")
     assert (status, err.count("\n")) == (2, 1)
     assert "--precision float32: the run in" in err
-    assert train("broken", "--resume", "--epochs", "2")[0] == 0
-    assert contents(tmp_path / "broken") == contents(tmp_path / "through")
-    trained = jaxgen.load(tmp_path / "broken")
+    assert train("--resume", "--epochs", "2")[0] == 0
+    trained = jaxgen.load(tmp_path)
     assert trained.config.precision == "bf16"
     assert {leaf.dtype for leaf in jax.tree.leaves(trained.variables)} == {np.dtype("float32")}
 
