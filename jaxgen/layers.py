@@ -7,7 +7,8 @@ LSTM), these follow PyTorch.
 
 A layer multiplies in the type of its input and gives its result in it, whatever the type of its parameters. So a
 network of float32 parameters computes in bfloat16 if its input is cast to that, as its `dtype` says. Biases are added
-and statistics taken in the parameters' type: a bias's gradient and a variance are long sums, which bfloat16 spoils.
+(but in the recurrent layers) and statistics taken in the parameters' type: a bias's gradient and a variance are long
+sums, which bfloat16 spoils.
 """
 
 import math
