@@ -47,7 +47,7 @@ def network(config: Config) -> autoencoder.ConvAutoencoder:
 
 
 def recipe(config: Config) -> jaxgen.Recipe:
-    return autoencoder.recipe(network(config).clone(dtype=config.dtype), optax.adam(config.learning_rate))
+    return autoencoder.recipe(network(config), optax.adam(config.learning_rate))
 
 
 def main(config: Config) -> None:

@@ -42,8 +42,6 @@ class Config(DataConfig):
 
 def recipe(config: Config) -> jaxgen.Recipe:
     return dcgan.digits_recipe(
-        dcgan.DigitsGenerator(dtype=config.dtype),
-        dcgan.DigitsDiscriminator(dtype=config.dtype),
         generator_optimizer=optax.adam(config.learning_rate),
         discriminator_optimizer=optax.adam(config.learning_rate),
     )

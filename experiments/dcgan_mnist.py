@@ -43,8 +43,6 @@ generator, discriminator = dcgan.MnistGenerator(), dcgan.MnistDiscriminator()
 
 def recipe(config: Config) -> jaxgen.Recipe:
     return dcgan.mnist_recipe(
-        dcgan.MnistGenerator(dtype=config.dtype),
-        dcgan.MnistDiscriminator(dtype=config.dtype),
         generator_optimizer=optax.adam(config.learning_rate, b1=config.beta1),
         discriminator_optimizer=optax.adam(config.learning_rate, b1=config.beta1),
     )

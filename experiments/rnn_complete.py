@@ -58,8 +58,7 @@ def sequence_length(config: Config) -> int:
 
 
 def recipe(config: Config) -> jaxgen.Recipe:
-    module = network(config).clone(dtype=config.dtype)
-    return completion.recipe(module=module, optimizer=optax.adam(config.learning_rate))
+    return completion.recipe(module=network(config), optimizer=optax.adam(config.learning_rate))
 
 
 def main(config: Config) -> None:

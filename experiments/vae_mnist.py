@@ -51,7 +51,7 @@ class Config(DataConfig):
 
 def recipe(config: Config) -> jaxgen.Recipe:
     optimizer = optax.chain(optax.add_decayed_weights(config.weight_decay), optax.adam(config.learning_rate))
-    return vae.recipe(module=vae.ConvVAE(config.latent, config.dtype), optimizer=optimizer)
+    return vae.recipe(config.latent, optimizer=optimizer)
 
 
 def main(config: Config) -> None:

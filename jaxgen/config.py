@@ -48,6 +48,8 @@ class Config:
     """When a value is not finite: stop, or skip the step that made it. Either way the log names step and batch."""
     self_check: Free[bool] = False
     """First compare every operation and its gradients with float64, and refuse to train if one is wrong."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """What layers multiply in while they learn; everything else stays float32. bf16 is for GPUs."""
     device: Free[str] = "auto"
     """Where to compute: auto, cpu, gpu, or one of several as gpu:1."""
 
@@ -135,10 +137,3 @@ class DataConfig(Config):
     """What to learn from: digits, faces, mnist, fashion_mnist, cifar10, tfds:NAME or folder:PATH."""
     skip_bad: bool = False
     """Leave out a folder's unreadable images, and list them, instead of refusing the folder."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """What the networks compute in while they learn; parameters, moments and losses stay float32. bf16 is for GPUs."""
-
-    @property
-    def dtype(self) -> str | None:
-        """What the networks of the run's recipe compute in; None: their input's own."""
-        return "bfloat16" if self.precision == "bf16" else None

@@ -5,14 +5,12 @@ by rank (`jaxgen.torch_weights`): a matrix is transposed, a convolution's kernel
 Where Flax's own layers differ from PyTorch (initialisation, the variance that batch norm stores, two bias vectors in an
 LSTM), these follow PyTorch.
 
-A layer multiplies in the type of its input and gives its result in it, whatever the type of its parameters. So a
-network of float32 parameters computes in bfloat16 if its input is cast to that, as its `dtype` says. Biases are added
-(but in the recurrent layers) and statistics taken in the parameters' type: a bias's gradient and a variance are long
-sums, which bfloat16 spoils.
+What multiplies does it in the type of its input, whatever that of its parameters; `multiplying_in` chooses another.
 """
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -23,7 +21,6 @@ from jaxgen.ops.conv import conv, conv_transpose
 from jaxgen.ops.pool import max_pool
 from jaxgen.ops.recurrent import gru, lstm
 
-Dtype = str | None  # that a network computes in, such as "bfloat16"; None: its input's
 Initializer = Callable[..., jax.Array]
 Size = int | tuple[int, int]
 
@@ -78,11 +75,6 @@ def in_batches(function: Callable[[Any], Any], examples: Any, size: int) -> Any:
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *done)
 
 
-def at_least_float32(x: jax.Array) -> jax.Array:
-    """For a network's last activation: in bfloat16 a sigmoid is 1 from 6.2 on, and its logarithm's gradient lost."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
@@ -109,7 +101,7 @@ class Linear(nn.Module):
         default = bounded_uniform(x.shape[-1])
         weight = self.param("weight", self.weight_init or default, (x.shape[-1], self.features))
         bias = self.param("bias", self.bias_init or default, (self.features,))
-        return (x @ weight.astype(x.dtype) + bias).astype(x.dtype)
+        return x @ weight.astype(x.dtype) + bias
 
 
 class Conv(nn.Module):
@@ -131,7 +123,7 @@ class Conv(nn.Module):
         bias = self.param("bias", self.bias_init or default, (self.features,))
         weight = weight.astype(x.dtype)
         y = conv(x, weight, stride=pair(self.stride), padding=pair(self.padding), dilation=pair(self.dilation))
-        return (y + bias).astype(x.dtype)
+        return y + bias
 
 
 class ConvTranspose(nn.Module):
@@ -164,7 +156,7 @@ class ConvTranspose(nn.Module):
             output_padding=pair(self.output_padding),
             dilation=pair(self.dilation),
         )
-        return (y + bias).astype(x.dtype)
+        return y + bias
 
 
 class MaxPool(nn.Module):
@@ -198,10 +190,8 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "running_mean", jnp.zeros, features)
         running_var = self.variable("batch_stats", "running_var", jnp.ones, features)
         tracked = self.variable("batch_stats", "num_batches_tracked", jnp.zeros, (), jnp.int32)
-        given, x = x.dtype, x.astype(weight.dtype)
         if not train:
-            y = (x - running_mean.value) * (weight * jax.lax.rsqrt(running_var.value + self.eps)) + bias
-            return y.astype(given)
+            return (x - running_mean.value) * (weight * jax.lax.rsqrt(running_var.value + self.eps)) + bias
         axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
         if count < 2:
             raise ValueError(f"batch norm in training needs more than one value a channel, got {x.shape}")
@@ -213,7 +203,7 @@ class BatchNorm(nn.Module):
             running_mean.value = (1 - self.momentum) * running_mean.value + moved[0]
             running_var.value = (1 - self.momentum) * running_var.value + moved[1]
             tracked.value += 1
-        return (centred * (weight * jax.lax.rsqrt(var + self.eps)) + bias).astype(given)
+        return centred * (weight * jax.lax.rsqrt(var + self.eps)) + bias
 
 
 class LSTM(nn.Module):
@@ -249,6 +239,23 @@ def recurrent_parameters(layer: LSTM | GRU, x: jax.Array, gates: int) -> list[ja
     }
     init = bounded_uniform(layer.hidden)
     return [layer.param(name, init, shape).astype(x.dtype) for name, shape in shapes.items()]
+
+
+@contextlib.contextmanager
+def multiplying_in(dtype: str) -> Iterator[None]:
+    """Layers that are traced within multiply in this type, such as "bfloat16", and give what they are given.
+
+    What lies between them stays as it is: sums over a batch, a batch's statistics and a sigmoid near 1 would suffer.
+    """
+
+    def cast(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if not isinstance(context.module, Linear | Conv | ConvTranspose | LSTM | GRU):
+            return call(*args, **kwargs)
+        (x,) = args
+        return call(x.astype(dtype)).astype(x.dtype)
+
+    with nn.intercept_methods(cast):
+        yield
 
 
 def summary(module: nn.Module) -> str:

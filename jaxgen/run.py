@@ -39,6 +39,7 @@ from jaxgen.config import Config
 from jaxgen.durable import sync, write, write_json
 from jaxgen.errors import InputError
 from jaxgen.log import Log
+from jaxgen.precision import in_precision
 from jaxgen.progress import Progress
 from jaxgen.replay import BadStep, find_bad_step
 from jaxgen.stored import Found, check_same_experiment, newest_good, read_config
@@ -308,6 +309,7 @@ class Run:
             The trained state and the history, `history[name][0]` being the first epoch's.
         """
         config = self.config
+        recipe = in_precision(recipe, config.precision)
         self.best, self.notes = best, notes
         # jit: compiled as one program, not array by array. The carry is a copy: nothing keeps the state itself.
         carry = training.begin(recipe, self.data, jax.jit(recipe.init)(self.key("init"), weights), config.batch_size)

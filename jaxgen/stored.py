@@ -10,6 +10,7 @@ import jax
 from jaxgen import checkpoint
 from jaxgen.config import Config
 from jaxgen.errors import InputError
+from jaxgen.precision import in_precision
 from jaxgen.training import PyTree, Recipe
 
 
@@ -99,7 +100,7 @@ def load(folder: str | Path, *, best: bool = False) -> Trained:
     except ImportError as error:
         raise InputError(f"{folder}: cannot import {stored['experiment']}; start Python where it can be") from error
     config = experiment.Config().under(stored["options"], folder / "config.json")
-    recipe = experiment.recipe(config)
+    recipe = in_precision(experiment.recipe(config), config.precision)
     like = {"state": jax.eval_shape(recipe.init, jax.random.key(0))}
     path = best_good(folder) if best else newest_good(folder).path
     state = checkpoint.restore(path, like)["state"]

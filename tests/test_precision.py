@@ -1,6 +1,5 @@
 """Training in bfloat16: the networks compute in it, and everything that lasts stays float32."""
 
-import dataclasses
 import re
 
 import jax
@@ -10,16 +9,17 @@ import pytest
 
 from experiments.benchmark.cases import CASES
 from experiments.benchmark.images import random_images
-from jaxgen.layers import BatchNorm
+from jaxgen import precision
+from jaxgen.layers import BatchNorm, Linear, multiplying_in
 from jaxgen.models import autoencoder, completion, dcgan, vae
 
 BATCH = 8
 
 
-def in_precision(name, precision="float32"):
+def in_precision(name, kind="float32"):
     """A recipe, and a function that makes the arguments of its update."""
     case = CASES[name]()
-    recipe = case.experiment.recipe(dataclasses.replace(case.config, precision=precision))
+    recipe = precision.in_precision(case.recipe, kind)
     source = case.source(random_images((2 * BATCH, *case.shape)))
 
     def arguments():
@@ -29,11 +29,11 @@ def in_precision(name, precision="float32"):
     return recipe, arguments
 
 
-@pytest.mark.parametrize(("precision", "kind"), [("bf16", "bf16"), ("float32", "f32")])
+@pytest.mark.parametrize(("name_of_it", "kind"), [("bf16", "bf16"), ("float32", "f32")])
 @pytest.mark.parametrize("name", CASES)
-def test_every_product_is_of_its_precision(name, precision, kind):
+def test_every_product_is_of_its_precision(name, name_of_it, kind):
     """As exported for a GPU: what is multiplied, and the results."""
-    recipe, arguments = in_precision(name, precision)
+    recipe, arguments = in_precision(name, name_of_it)
     shapes = jax.eval_shape(arguments)
     exported = jax.export.export(jax.jit(recipe.update), platforms=["cuda"])(*shapes)
     products = re.findall("stablehlo.(?:convolution|dot_general).* : (.*)", exported.mlir_module())
@@ -46,21 +46,22 @@ def test_every_product_is_of_its_precision(name, precision, kind):
 @pytest.mark.parametrize(
     "module",
     [
-        dcgan.DigitsGenerator(dtype="bfloat16"),
-        dcgan.DigitsDiscriminator(dtype="bfloat16"),
-        dcgan.MnistGenerator(dtype="bfloat16"),
-        dcgan.MnistDiscriminator(dtype="bfloat16"),
-        vae.ConvVAE(dtype="bfloat16"),
-        autoencoder.ConvAutoencoder(dtype="bfloat16"),
-        completion.RowCompleter("lstm", dtype="bfloat16"),
-        completion.RowCompleter("gru", dtype="bfloat16"),
+        dcgan.DigitsGenerator(),
+        dcgan.DigitsDiscriminator(),
+        dcgan.MnistGenerator(),
+        dcgan.MnistDiscriminator(),
+        vae.ConvVAE(),
+        autoencoder.ConvAutoencoder(),
+        completion.RowCompleter("lstm"),
+        completion.RowCompleter("gru"),
     ],
     ids=lambda module: type(module).__name__,
 )
 def test_what_a_network_gives_is_float32(module):
     """Its last activation too: bfloat16 has no number between 0.996 and 1."""
     x = jnp.zeros((2, *module.input_shape))
-    made = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), x))
+    with multiplying_in("bfloat16"):
+        made = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), x))
     assert {leaf.dtype for leaf in jax.tree.leaves(made)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
 
 
@@ -103,13 +104,13 @@ def in_float64(x):
 
 def test_statistics_are_taken_in_float32():
     """About 100 bfloat16 knows halves only, so a sum of 4096 such numbers taken in it comes to a stop on the way."""
-    x = (100 + jax.random.normal(jax.random.key(0), (4096, 3))).astype(jnp.bfloat16)
-    norm = BatchNorm()
-    variables = norm.init(jax.random.key(0), x)
-    y, moved = norm.apply(variables, x, True, mutable=["batch_stats"])
-    assert y.dtype == jnp.bfloat16
-    assert moved["batch_stats"]["running_mean"].dtype == jnp.float32
-    assert moved["batch_stats"]["running_mean"].tolist() == pytest.approx(
-        (0.1 * x.astype(jnp.float32).mean(0)).tolist()
-    )
-    assert jnp.abs(y.astype(jnp.float32).mean(0)).max() < 0.01
+    x = 100 + jax.random.normal(jax.random.key(0), (4096, 3))
+    linear, norm = Linear(3), BatchNorm()
+    linear_variables, norm_variables = (layer.init(jax.random.key(1), x) for layer in (linear, norm))
+    with multiplying_in("bfloat16"):
+        z = linear.apply(linear_variables, x)
+        y, moved = norm.apply(norm_variables, z, True, mutable=["batch_stats"])
+    statistics = moved["batch_stats"]
+    assert y.dtype == statistics["running_mean"].dtype == jnp.float32
+    assert statistics["running_mean"].tolist() == pytest.approx((0.1 * z.mean(0)).tolist())
+    assert jnp.abs(y.mean(0)).max() < 0.01

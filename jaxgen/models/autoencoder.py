@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.layers import Conv, ConvTranspose, Dtype, MaxPool, at_least_float32, in_batches, initial
+from jaxgen.layers import Conv, ConvTranspose, MaxPool, in_batches, initial
 from jaxgen.losses import mean_squared_error
 from jaxgen.training import Metrics, PyTree, Recipe, descend
 
@@ -30,7 +30,7 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nn.relu(ConvTranspose(16, 2, stride=2, name="0")(x))  # [B, 2H, 2W, 16]
-        return nn.sigmoid(at_least_float32(ConvTranspose(self.channels, 2, stride=2, name="2")(x)))
+        return nn.sigmoid(ConvTranspose(self.channels, 2, stride=2, name="2")(x))
 
 
 class ConvAutoencoder(nn.Module):
@@ -42,13 +42,12 @@ class ConvAutoencoder(nn.Module):
     encoder: nn.Module = Encoder()
     decoder: nn.Module = Decoder()
     input_shape: tuple[int, int, int] = (32, 32, 3)
-    dtype: Dtype = None
 
     def setup(self) -> None:
         self.enc, self.dec = self.encoder.clone(), self.decoder.clone()  # under the names that PyTorch's weights have
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        reconstructions = self.dec(self.enc(images.astype(self.dtype or images.dtype)))
+        reconstructions = self.dec(self.enc(images))
         if reconstructions.shape != images.shape:
             raise ValueError(f"images {images.shape} come back as {reconstructions.shape}")
         return reconstructions

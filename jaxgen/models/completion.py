@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.layers import GRU, LSTM, Dtype, Linear, at_least_float32, initial
+from jaxgen.layers import GRU, LSTM, Linear, initial
 from jaxgen.losses import mean_squared_error
 from jaxgen.training import Metrics, PyTree, Recipe, Source, descend
 
@@ -21,7 +21,6 @@ class RowCompleter(nn.Module):
     cell: str = "lstm"  # or "gru"
     hidden: int = 256
     width: int = 56
-    dtype: Dtype = None
 
     @property
     def input_shape(self) -> tuple[int, int]:
@@ -29,9 +28,8 @@ class RowCompleter(nn.Module):
 
     @nn.compact
     def __call__(self, rows: jax.Array) -> jax.Array:
-        rows = rows.astype(self.dtype or rows.dtype)
         outputs = CELLS[self.cell](self.hidden, name="rnn")(rows)  # [B, T, hidden]
-        return at_least_float32(Linear(self.width, name="fc")(outputs[:, -1]))
+        return Linear(self.width, name="fc")(outputs[:, -1])
 
 
 class State(NamedTuple):

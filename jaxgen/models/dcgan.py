@@ -15,19 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.layers import (
-    BatchNorm,
-    Conv,
-    ConvTranspose,
-    Dtype,
-    Linear,
-    at_least_float32,
-    flatten,
-    in_batches,
-    initial,
-    normal,
-    unflatten,
-)
+from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, flatten, in_batches, initial, normal, unflatten
 from jaxgen.losses import binary_cross_entropy
 from jaxgen.training import Metrics, Recipe, descend
 
@@ -58,7 +46,6 @@ class DigitsGenerator(nn.Module):
     """`[B, latent]` -> images `[B, 8, 8, 1]` in (−1, 1)."""
 
     latent: int = 64
-    dtype: Dtype = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -70,24 +57,22 @@ class DigitsGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
-        x = z.astype(self.dtype or z.dtype)[:, None, None, :]  # [B, 1, 1, latent]
+        x = z[:, None, None, :]  # [B, 1, 1, latent]
         x = nn.relu(ConvTranspose(64, 3, name="convt_1")(x))  # [B, 3, 3, 64]
         x = nn.relu(ConvTranspose(32, 3, name="convt_2")(x))  # [B, 5, 5, 32]
-        return jnp.tanh(at_least_float32(ConvTranspose(1, 4, name="convt_3")(x)))  # [B, 8, 8, 1]
+        return jnp.tanh(ConvTranspose(1, 4, name="convt_3")(x))  # [B, 8, 8, 1]
 
 
 class DigitsDiscriminator(nn.Module):
     """Images `[B, 8, 8, 1]` in [−1, 1] -> logits `[B]`, positive for real."""
 
-    dtype: Dtype = None
     input_shape: ClassVar[tuple[int, ...]] = (8, 8, 1)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = x.astype(self.dtype or x.dtype)
         x = leaky_relu(Conv(16, 4, name="conv_1")(x))  # [B, 5, 5, 16]
         x = leaky_relu(Conv(32, 3, name="conv_2")(x))  # [B, 3, 3, 32]
-        return at_least_float32(Conv(1, 3, name="conv_3")(x)).reshape(-1)  # [B, 1, 1, 1] -> [B]
+        return Conv(1, 3, name="conv_3")(x).reshape(-1)  # [B, 1, 1, 1] -> [B]
 
 
 narrow = {"weight_init": normal(0.02), "bias_init": nn.initializers.zeros}
@@ -100,7 +85,6 @@ class MnistGenerator(nn.Module):
     """`[B, latent]` -> images `[B, 28, 28, 1]` in (0, 1)."""
 
     latent: int = 62
-    dtype: Dtype = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -112,31 +96,29 @@ class MnistGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
-        x = NarrowLinear(1024, name="fc.0")(z.astype(self.dtype or z.dtype))
+        x = NarrowLinear(1024, name="fc.0")(z)
         x = nn.relu(BatchNorm(name="fc.1")(x, train))
         x = NarrowLinear(128 * 7 * 7, name="fc.3")(x)
         x = nn.relu(BatchNorm(name="fc.4")(x, train))
         x = unflatten(x, 7, 7)  # [B, 7, 7, 128]
         x = NarrowConvTranspose(64, 4, stride=2, padding=1, name="deconv.0")(x)
         x = nn.relu(BatchNorm(name="deconv.1")(x, train))  # [B, 14, 14, 64]
-        return nn.sigmoid(at_least_float32(NarrowConvTranspose(1, 4, stride=2, padding=1, name="deconv.3")(x)))
+        return nn.sigmoid(NarrowConvTranspose(1, 4, stride=2, padding=1, name="deconv.3")(x))
 
 
 class MnistDiscriminator(nn.Module):
     """Images `[B, 28, 28, 1]` in [0, 1] -> logits `[B]`, positive for real."""
 
-    dtype: Dtype = None
     input_shape: ClassVar[tuple[int, ...]] = (28, 28, 1)
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        x = x.astype(self.dtype or x.dtype)
         x = leaky_relu(NarrowConv(64, 4, stride=2, padding=1, name="conv.0")(x))  # [B, 14, 14, 64]
         x = NarrowConv(128, 4, stride=2, padding=1, name="conv.2")(x)
         x = leaky_relu(BatchNorm(name="conv.3")(x, train))  # [B, 7, 7, 128]
         x = NarrowLinear(1024, name="fc.0")(flatten(x))
         x = leaky_relu(BatchNorm(name="fc.1")(x, train))
-        return at_least_float32(NarrowLinear(1, name="fc.3")(x)).reshape(-1)
+        return NarrowLinear(1, name="fc.3")(x).reshape(-1)
 
 
 def digits_recipe(

@@ -14,17 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.layers import (
-    BatchNorm,
-    Conv,
-    ConvTranspose,
-    Dtype,
-    Linear,
-    MaxPool,
-    at_least_float32,
-    in_batches,
-    initial,
-)
+from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, MaxPool, in_batches, initial
 from jaxgen.losses import bernoulli_cross_entropy, gaussian_kl
 from jaxgen.training import Metrics, PyTree, Recipe, descend
 
@@ -47,16 +37,12 @@ class Normalised(nn.Module):
         return self.activation(BatchNorm(name="1")(self.layer(name="0")(x), train))
 
 
-def probabilities(logits: jax.Array) -> jax.Array:
-    return nn.sigmoid(at_least_float32(logits))
-
-
 class Head(nn.Module):
     features: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return at_least_float32(Linear(self.features, name="0")(x))
+        return Linear(self.features, name="0")(x)
 
 
 class ConvVAE(nn.Module):
@@ -66,7 +52,6 @@ class ConvVAE(nn.Module):
     """
 
     latent: int = 2
-    dtype: Dtype = None
     input_shape: ClassVar[tuple[int, int, int]] = (32, 32, 1)
 
     def setup(self) -> None:
@@ -81,7 +66,7 @@ class ConvVAE(nn.Module):
         self.convTrans1 = Normalised(partial(ConvTranspose, 256, 4, stride=2))
         self.convTrans2 = Normalised(partial(ConvTranspose, 128, 4, stride=2, padding=1))
         self.convTrans3 = Normalised(partial(ConvTranspose, 64, 4, stride=2, padding=1))
-        self.convTrans4 = Normalised(partial(ConvTranspose, 1, 4, stride=2, padding=1), probabilities)
+        self.convTrans4 = Normalised(partial(ConvTranspose, 1, 4, stride=2, padding=1), nn.sigmoid)
 
     def __call__(self, images: jax.Array, epsilon: jax.Array | None = None, train: bool = False) -> Output:
         mean, log_variance = self.encode(images, train)
@@ -90,8 +75,7 @@ class ConvVAE(nn.Module):
 
     def encode(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
         """Mean and log σ² of the latent code, `[B, latent]` each."""
-        x = images.astype(self.dtype or images.dtype)
-        x = self.pool(self.conv1(x, train))  # [B, 16, 16, 64]
+        x = self.pool(self.conv1(images, train))  # [B, 16, 16, 64]
         x = self.pool(self.conv2(x, train))  # [B, 8, 8, 128]
         x = self.pool(self.conv3(x, train))  # [B, 4, 4, 256]
         x = self.conv4(x, train).reshape(-1, 512)  # [B, 1, 1, 512] -> [B, 512]
@@ -99,8 +83,7 @@ class ConvVAE(nn.Module):
 
     def decode(self, z: jax.Array, train: bool = False) -> jax.Array:
         """Latent codes `[B, latent]` -> images `[B, 32, 32, 1]` in (0, 1)."""
-        x = z.astype(self.dtype or z.dtype)
-        x = self.decoder(x, train)[:, None, None, :]  # [B, 1, 1, 512]
+        x = self.decoder(z, train)[:, None, None, :]  # [B, 1, 1, 512]
         x = self.convTrans1(x, train)  # [B, 4, 4, 256]
         x = self.convTrans2(x, train)  # [B, 8, 8, 128]
         x = self.convTrans3(x, train)  # [B, 16, 16, 64]
