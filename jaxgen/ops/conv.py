@@ -38,6 +38,8 @@ Pair = tuple[int, int]  # height, width
 FEW_NUMBERS = 32  # in the part of a window that lies in one row: below, a window is better gathered whole
 FEW_WINDOWS = 100_000  # numbers in all of them: below, starting the copies takes longer than making them
 MUCH_BORDER = 1.25  # times the products without a border: above, it pays to lay out patches rather than windows
+WIDE = 64  # channels on both sides, and
+FEWER = 0.75  # of the multiplications: from there on, and up to there, Winograd's form pays for its additions
 FEW_COLUMNS = 256  # of a kernel gradient: below, XLA multiplies faster with the longer side of the result last
 
 
@@ -220,9 +222,8 @@ def _weigh_by_library(geometry: _Geometry, large: jax.Array, small: jax.Array) -
 
 
 def _correlate_by_products(geometry: _Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
-    if _by_winograd(geometry, *kernel.shape[2:]):
-        top, left = geometry.padding
-        return _winograd(large, _transform(WINOGRAD_KERNEL, _table(kernel)), (top, left), geometry.small)
+    if form := _minimal(geometry, *kernel.shape[2:], geometry.small):
+        return _correlate_minimally(form, geometry, large, kernel)
     return _multiply(_padded_windows(geometry, large), kernel, geometry.small)
 
 
@@ -235,12 +236,8 @@ def _spread_by_products(geometry: _Geometry, small: jax.Array, kernel: jax.Array
         return _lay_patches(geometry, _patches(small, kernel))
     if 4 * kernel.shape[2] <= kernel.shape[3]:  # the patches are smaller than the windows that they come from
         return _add_patches(geometry, _patches(small, kernel))
-    if _by_winograd(geometry, *kernel.shape[2:]):
-        top, left = geometry.padding
-        # Reversing the taps swaps the outer two of the four transformed ones.
-        transformed = _transform(WINOGRAD_KERNEL, _table(kernel))
-        swapped = [[transformed[i][j].T for j in (3, 1, 2, 0)] for i in (3, 1, 2, 0)]
-        return _winograd(small, swapped, (2 - top, 2 - left), geometry.large)
+    if form := _minimal(geometry, *kernel.shape[2:], _depth(geometry)[1]):
+        return _spread_minimally(form, geometry, small, kernel)
     if math.prod(geometry.large) > MUCH_BORDER * math.prod(geometry.small) * math.prod(geometry.stride):
         return _add_patches(geometry, _patches(small, kernel))  # phases would multiply many zeros beyond the border
     return _spread_by_phases(geometry, small, kernel)
@@ -248,17 +245,11 @@ def _spread_by_products(geometry: _Geometry, small: jax.Array, kernel: jax.Array
 
 def _weigh_by_products(geometry: _Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
     channels = large.shape[3], small.shape[3]
-    if _by_winograd(geometry, *channels):
-        return _weigh_by_winograd(geometry, large, small)
+    if form := _minimal(geometry, *channels, geometry.small):
+        return _weigh_minimally(form, geometry, large, small)
     small = small.reshape(-1, channels[1])
     parts = [_gram(columns, small, channels[0]) for columns in _padded_windows(geometry, large)]
     return jnp.concatenate(parts).reshape(*geometry.window, *channels)
-
-
-def _by_winograd(geometry: _Geometry, large_channels: int, small_channels: int) -> bool:
-    """Fewer multiplications pay when there are enough of them beside the additions that they cost."""
-    square = geometry.window == (3, 3) and geometry.stride == geometry.dilation == (1, 1)
-    return square and min(large_channels, small_channels) >= 64 and min(geometry.small) >= 8
 
 
 def _padded_windows(geometry: _Geometry, large: jax.Array) -> list[jax.Array]:
@@ -442,57 +433,163 @@ def _pad(image: jax.Array, rows: Pair, columns: Pair) -> jax.Array:
     return lax.pad(image, jnp.zeros((), image.dtype), ((0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0)))
 
 
-# ---- Winograd's F(2×2, 3×3) ----
+# ---- Winograd's minimal filtering ----
 #
-# Four pixels of a 3×3 convolution of stride 1 from a 4×4 tile d of the image in 16 multiplications instead of 36,
-# y = Aᵀ [(G k Gᵀ) ⊙ (Bᵀ d B)] A, summed over channels inside the brackets (Lavin and Gray, arXiv:1509.09308). Over all
-# tiles and channels each of the 16 is one matrix product. Rounding is no worse than the plain sum's.
+# F(m×m, r×r): m² pixels of an r×r convolution of stride 1 from a tile d of (m + r − 1)² pixels of the image in as many
+# multiplications, instead of m²·r²: y = Aᵀ [(G k Gᵀ) ⊙ (Bᵀ d B)] A, summed over channels inside the brackets. Over all
+# tiles and channels each of the (m + r − 1)² is one matrix product (Lavin and Gray, arXiv:1509.09308).
+#
+# A convolution of stride s whose kernel has r·s taps is one of stride 1 and r taps once every s×s pixels of the image
+# are taken for one with s² times the channels: its depth.
+#
+# Products are cheaper the larger they are, and rounding grows with the tiles. Tiles of three and four pixels a side
+# round as the plain sum does; of larger ones, F(4×4, 2×2) and F(4×4, 3×3) gained nothing more and rounded six times
+# worse.
 
 Table = list[list[jax.Array]]
 
-WINOGRAD_IMAGE = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])  # Bᵀ
-WINOGRAD_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])  # G
-WINOGRAD_PIXELS = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])  # Aᵀ
+POINTS = 0.0, 1.0, -1.0  # where polynomials are evaluated, and at infinity
 
 
-def _winograd(image: jax.Array, kernel: Table, margin: Pair, size: Pair) -> jax.Array:
-    """The convolution of an image that begins `margin` pixels before its first one, as `size` pixels."""
-    products = [
-        [tile @ tap for tile, tap in zip(*rows, strict=True)]
-        for rows in zip(_winograd_tiles(image, margin, size), kernel, strict=True)
-    ]
-    number = -(-size[0] // 2), -(-size[1] // 2)
-    pixels = [
-        jnp.concatenate([pixel.reshape(-1, *number, pixel.shape[1]) for pixel in row], axis=3)
-        for row in _transform(WINOGRAD_PIXELS, products)
-    ]
-    both = jnp.stack(pixels, axis=2).reshape(image.shape[0], 2 * number[0], 2 * number[1], -1)
-    return both[:, : size[0], : size[1]]
+class _Minimal(NamedTuple):
+    """F(pixels, taps) along each axis."""
 
+    pixels: int
+    taps: int
 
-def _weigh_by_winograd(geometry: _Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
-    """The transpose by the kernel: Gᵀ [(Bᵀ d B)ᵀ (A y Aᵀ)] G."""
-    height, width = geometry.small
-    small = _pad(small, (0, height % 2), (0, width % 2))
-    quads = small.reshape(small.shape[0], -(-height // 2), 2, -(-width // 2), 2, small.shape[3])
-    pixels = [[quads[:, :, i, :, j].reshape(-1, small.shape[3]) for j in (0, 1)] for i in (0, 1)]
-    taps = [
-        [_gram(tile, pixel, large.shape[3]) for tile, pixel in zip(*rows, strict=True)]
-        for rows in zip(
-            _winograd_tiles(large, geometry.padding, geometry.small), _transform(WINOGRAD_PIXELS.T, pixels), strict=True
+    def matrices(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Aᵀ, G and Bᵀ, from Toom's and Cook's multiplication of polynomials: both factors are evaluated at as many
+        points as the product has coefficients, which Lagrange's polynomials give back; all of it transposed."""
+        points = np.array(POINTS[: self.pixels + self.taps - 2])
+        others = [np.delete(points, n) for n in range(len(points))]
+        scales = [np.prod(point - rest) for point, rest in zip(points, others, strict=True)]
+        pixels, taps = (np.vander(points, n, increasing=True) for n in self)
+        image = [np.append(np.poly(rest)[::-1], 0) for rest in others] + [np.poly(points)[::-1]]
+        return (
+            np.vstack([pixels, np.eye(self.pixels)[-1]]).T,
+            np.vstack([taps / np.array(scales)[:, None], np.eye(self.taps)[-1]]),
+            np.array(image),
         )
+
+    def tiles(self, size: Pair) -> Pair:
+        return -(-size[0] // self.pixels), -(-size[1] // self.pixels)
+
+    def image(self, size: Pair) -> Pair:
+        """The size of the image that whole tiles for so many pixels are cut from."""
+        rows, columns = (n * self.pixels + self.taps - 1 for n in self.tiles(size))
+        return rows, columns
+
+
+def _minimal(geometry: _Geometry, large_channels: int, small_channels: int, size: Pair) -> _Minimal | None:
+    """The form that takes the fewest multiplications for an image of this size, where it pays."""
+    step = geometry.stride[0]
+    taps, rest = divmod(geometry.window[0], step)
+    square = geometry.stride == (step, step) and geometry.window == (taps * step, taps * step)
+    if not square or rest or taps not in (2, 3) or geometry.dilation != (1, 1):
+        return None
+    if min(step * step * large_channels, small_channels) < WIDE:
+        return None
+
+    def multiplications(form: _Minimal) -> int:
+        return math.prod(tiles * (form.pixels + taps - 1) for tiles in form.tiles(size))
+
+    form = min((_Minimal(pixels, taps) for pixels in (2, 3) if pixels + taps < 6), key=multiplications)
+    return form if multiplications(form) < FEWER * taps * taps * math.prod(geometry.small) else None
+
+
+def _correlate_minimally(form: _Minimal, geometry: _Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
+    depth = _to_depth(large, geometry.stride[0], geometry.padding, form.image(geometry.small))
+    taps = _transform(form.matrices()[1], _table(_taps_to_depth(kernel, form.taps)))
+    return _convolve_minimally(form, depth, taps, geometry.small)
+
+
+def _spread_minimally(form: _Minimal, geometry: _Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
+    step, (start, size) = geometry.stride[0], _depth(geometry)
+    margin = [form.taps - 1 - first for first in start]
+    (height, width), (rows, columns) = small.shape[1:3], form.image(size)
+    small = _pad(small, (margin[0], rows - margin[0] - height), (margin[1], columns - margin[1] - width))
+    taps = _transform(form.matrices()[1], _table(_taps_to_depth(kernel, form.taps)[::-1, ::-1]))
+    depth = _convolve_minimally(form, small, [[tap.T for tap in row] for row in taps], size)
+    large = _from_depth(depth, step)
+    top, left = (pixels - step * first for pixels, first in zip(geometry.padding, start, strict=True))
+    return large[:, top : top + geometry.large[0], left : left + geometry.large[1]]
+
+
+def _weigh_minimally(form: _Minimal, geometry: _Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
+    """The transpose by the kernel: Gᵀ [(Bᵀ d B)ᵀ (A y Aᵀ)] G."""
+    pixels, taps, image = form.matrices()
+    channels, step, (rows, columns) = small.shape[3], geometry.stride[0], form.tiles(geometry.small)
+    depth = _to_depth(large, step, geometry.padding, form.image(geometry.small))
+    (height, width), m = geometry.small, form.pixels
+    small = _pad(small, (0, rows * m - height), (0, columns * m - width)).reshape(-1, rows, m, columns, m, channels)
+    tiles = [[small[:, :, i, :, j].reshape(-1, channels) for j in range(m)] for i in range(m)]
+    products = [
+        [_gram(tile, pixel, tile.shape[1])[0] for tile, pixel in zip(*row, strict=True)]
+        for row in zip(_tiles(form, image, depth, geometry.small), _transform(pixels.T, tiles), strict=True)
     ]
-    return jnp.stack([jnp.concatenate(row) for row in _transform(WINOGRAD_KERNEL.T, taps)])
+    kernel = jnp.stack([jnp.stack(row) for row in _transform(taps.T, products)])
+    kernel = kernel.reshape(form.taps, form.taps, step, step, large.shape[3], channels)
+    return kernel.transpose(0, 2, 1, 3, 4, 5).reshape(*geometry.window, large.shape[3], channels)
 
 
-def _winograd_tiles(image: jax.Array, margin: Pair, size: Pair) -> Table:
-    """Bᵀ d B of all tiles, each of the 16 numbers as a matrix [B·tiles, C]."""
-    number = -(-size[0] // 2), -(-size[1] // 2)
-    (top, left), (height, width) = margin, image.shape[1:3]
-    image = _pad(image, (top, 2 * number[0] + 2 - top - height), (left, 2 * number[1] + 2 - left - width))
-    rows = _columns_by_rows(image, _Windows(number, (4, 4), (0, 0), (2, 2), (1, 1)))
-    pixels = [row.reshape(-1, 4, image.shape[3]) for row in rows]
-    return _transform(WINOGRAD_IMAGE, [[row[:, j] for j in range(4)] for row in pixels])
+def _convolve_minimally(form: _Minimal, image: jax.Array, taps: Table, size: Pair) -> jax.Array:
+    """[B, *form.image(size), C] and transformed taps, each [C, D] -> [B, *size, D]."""
+    to_pixels, _, to_tile = form.matrices()
+    products = [
+        [tile @ tap for tile, tap in zip(*row, strict=True)]
+        for row in zip(_tiles(form, to_tile, image, size), taps, strict=True)
+    ]
+    rows, columns = form.tiles(size)
+    lines = [
+        jnp.concatenate([pixel.reshape(-1, rows, columns, pixel.shape[1]) for pixel in row], axis=3)
+        for row in _transform(to_pixels, products)
+    ]
+    whole = jnp.stack(lines, axis=2).reshape(image.shape[0], rows * form.pixels, columns * form.pixels, -1)
+    return whole[:, : size[0], : size[1]]
+
+
+def _tiles(form: _Minimal, matrix: np.ndarray, image: jax.Array, size: Pair) -> Table:
+    """Bᵀ d B of all tiles, each number of it as a matrix [B·tiles, C]."""
+
+    def along(image: jax.Array, axis: int) -> list[jax.Array]:
+        last = (form.tiles(size)[axis] - 1) * form.pixels + 1
+        pixels = [lax.slice_in_dim(image, n, n + last, form.pixels, axis=1 + axis) for n in range(len(matrix))]
+        return [_combine(row, pixels) for row in matrix]
+
+    return [[tile.reshape(-1, image.shape[3]) for tile in along(lines, 1)] for lines in along(image, 0)]
+
+
+def _to_depth(image: jax.Array, step: int, margin: Pair, size: Pair) -> jax.Array:
+    """[B, H, W, C] -> [B, *size, step²·C], the first number `margin` pixels before the image."""
+    batch, height, width, channels = image.shape
+    (top, left), (rows, columns) = margin, size
+    image = _pad(image, (top, rows * step - top - height), (left, columns * step - left - width))
+    lines = image.reshape(batch, rows, step, columns, step * channels)
+    return jnp.concatenate([lines[:, :, n] for n in range(step)], axis=3)
+
+
+def _from_depth(depth: jax.Array, step: int) -> jax.Array:
+    """[B, h, w, step²·C] -> [B, step·h, step·w, C]"""
+    batch, rows, columns, _ = depth.shape
+    lines = depth.reshape(batch, rows, columns, step, -1).swapaxes(2, 3)
+    return lines.reshape(batch, rows * step, columns * step, -1)
+
+
+def _taps_to_depth(kernel: jax.Array, taps: int) -> jax.Array:
+    """[taps·step, taps·step, C, D] -> [taps, taps, step²·C, D]"""
+    step = kernel.shape[0] // taps
+    kernel = kernel.reshape(taps, step, taps, step, *kernel.shape[2:]).swapaxes(1, 2)
+    return kernel.reshape(taps, taps, -1, kernel.shape[5])
+
+
+def _depth(geometry: _Geometry) -> tuple[Pair, Pair]:
+    """Which numbers of the depth the large image touches: the first one, and how many, along both axes."""
+    first = [margin // step for margin, step in zip(geometry.padding, geometry.stride, strict=True)]
+    last = [
+        -(-(margin + length) // step)
+        for margin, length, step in zip(geometry.padding, geometry.large, geometry.stride, strict=True)
+    ]
+    return (first[0], first[1]), (last[0] - first[0], last[1] - first[1])
 
 
 def _table(kernel: jax.Array) -> Table:
@@ -501,13 +598,9 @@ def _table(kernel: jax.Array) -> Table:
 
 def _transform(matrix: np.ndarray, table: Table) -> Table:
     """matrix · table · matrixᵀ, where the table's entries are arrays."""
+    columns = [[_combine(row, column) for row in matrix] for column in zip(*table, strict=True)]
+    return [[_combine(row, entries) for row in matrix] for entries in zip(*columns, strict=True)]
 
-    def combine(arrays: Iterable[jax.Array]) -> list[jax.Array]:
-        arrays = list(arrays)
-        return [
-            reduce(operator.add, (float(factor) * array for factor, array in zip(row, arrays, strict=True) if factor))
-            for row in matrix
-        ]
 
-    columns = [combine(column) for column in zip(*table, strict=True)]
-    return [combine(row) for row in zip(*columns, strict=True)]
+def _combine(row: np.ndarray, arrays: Iterable[jax.Array]) -> jax.Array:
+    return reduce(operator.add, (float(factor) * array for factor, array in zip(row, arrays, strict=True) if factor))
