@@ -311,8 +311,12 @@ class Run:
         config = self.config
         recipe = in_precision(recipe, config.precision)
         self.best, self.notes = best, notes
-        # jit: compiled as one program, not array by array. The carry is a copy: nothing keeps the state itself.
-        carry = training.begin(recipe, self.data, jax.jit(recipe.init)(self.key("init"), weights), config.batch_size)
+
+        @jax.jit  # one program: not array by array, and the state is there once, not beside its copy in the carry
+        def begin(key: jax.Array, weights: PyTree) -> Carry:
+            return training.begin(recipe, self.data, recipe.init(key, weights), config.batch_size)
+
+        carry = begin(self.key("init"), weights)
         self.steps = training.steps_per_epoch(recipe, self.data, config.batch_size)
         with self.stopping_on_signals():
             if self.found is not None:

@@ -44,7 +44,7 @@ class Jaxgen:
         self.last_is_smaller = self.steps > source.size // batch_size
         self.done = 0
         init_key, training_key = jax.random.split(jax.random.key(0))
-        self.carry = training.begin(recipe, source, jax.jit(recipe.init)(init_key), batch_size)
+        self.carry = jax.jit(lambda key: training.begin(recipe, source, recipe.init(key), batch_size))(init_key)
         self.slices = training.slices(
             recipe, source, self.carry, epochs=sys.maxsize, batch_size=batch_size, key=training_key
         )

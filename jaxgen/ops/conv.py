@@ -222,8 +222,8 @@ def _weigh_by_library(geometry: _Geometry, large: jax.Array, small: jax.Array) -
 
 
 def _correlate_by_products(geometry: _Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
-    if form := _minimal(geometry, *kernel.shape[2:], geometry.small):
-        return _correlate_minimally(form, geometry, large, kernel)
+    if form := _winograd(geometry, kernel.shape[2:], geometry.small):
+        return _correlate_by_winograd(form, geometry, large, kernel)
     return _multiply(_padded_windows(geometry, large), kernel, geometry.small)
 
 
@@ -236,8 +236,8 @@ def _spread_by_products(geometry: _Geometry, small: jax.Array, kernel: jax.Array
         return _lay_patches(geometry, _patches(small, kernel))
     if 4 * kernel.shape[2] <= kernel.shape[3]:  # the patches are smaller than the windows that they come from
         return _add_patches(geometry, _patches(small, kernel))
-    if form := _minimal(geometry, *kernel.shape[2:], _depth(geometry)[1]):
-        return _spread_minimally(form, geometry, small, kernel)
+    if form := _winograd(geometry, kernel.shape[2:], _depth(geometry)[1]):
+        return _spread_by_winograd(form, geometry, small, kernel)
     if math.prod(geometry.large) > MUCH_BORDER * math.prod(geometry.small) * math.prod(geometry.stride):
         return _add_patches(geometry, _patches(small, kernel))  # phases would multiply many zeros beyond the border
     return _spread_by_phases(geometry, small, kernel)
@@ -245,8 +245,8 @@ def _spread_by_products(geometry: _Geometry, small: jax.Array, kernel: jax.Array
 
 def _weigh_by_products(geometry: _Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
     channels = large.shape[3], small.shape[3]
-    if form := _minimal(geometry, *channels, geometry.small):
-        return _weigh_minimally(form, geometry, large, small)
+    if form := _winograd(geometry, channels, geometry.small):
+        return _weigh_by_winograd(form, geometry, large, small)
     small = small.reshape(-1, channels[1])
     parts = [_gram(columns, small, channels[0]) for columns in _padded_windows(geometry, large)]
     return jnp.concatenate(parts).reshape(*geometry.window, *channels)
@@ -451,7 +451,7 @@ Table = list[list[jax.Array]]
 POINTS = 0.0, 1.0, -1.0  # where polynomials are evaluated, and at infinity
 
 
-class _Minimal(NamedTuple):
+class _Winograd(NamedTuple):
     """F(pixels, taps) along each axis."""
 
     pixels: int
@@ -480,42 +480,42 @@ class _Minimal(NamedTuple):
         return rows, columns
 
 
-def _minimal(geometry: _Geometry, large_channels: int, small_channels: int, size: Pair) -> _Minimal | None:
+def _winograd(geometry: _Geometry, channels: tuple[int, ...], size: Pair) -> _Winograd | None:
     """The form that takes the fewest multiplications for an image of this size, where it pays."""
     step = geometry.stride[0]
     taps, rest = divmod(geometry.window[0], step)
     square = geometry.stride == (step, step) and geometry.window == (taps * step, taps * step)
     if not square or rest or taps not in (2, 3) or geometry.dilation != (1, 1):
         return None
-    if min(step * step * large_channels, small_channels) < WIDE:
+    if min(step * step * channels[0], channels[1]) < WIDE:
         return None
 
-    def multiplications(form: _Minimal) -> int:
+    def multiplications(form: _Winograd) -> int:
         return math.prod(tiles * (form.pixels + taps - 1) for tiles in form.tiles(size))
 
-    form = min((_Minimal(pixels, taps) for pixels in (2, 3) if pixels + taps < 6), key=multiplications)
+    form = min((_Winograd(pixels, taps) for pixels in (2, 3) if pixels + taps < 6), key=multiplications)
     return form if multiplications(form) < FEWER * taps * taps * math.prod(geometry.small) else None
 
 
-def _correlate_minimally(form: _Minimal, geometry: _Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
+def _correlate_by_winograd(form: _Winograd, geometry: _Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
     depth = _to_depth(large, geometry.stride[0], geometry.padding, form.image(geometry.small))
     taps = _transform(form.matrices()[1], _table(_taps_to_depth(kernel, form.taps)))
-    return _convolve_minimally(form, depth, taps, geometry.small)
+    return _convolve_by_winograd(form, depth, taps, geometry.small)
 
 
-def _spread_minimally(form: _Minimal, geometry: _Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
+def _spread_by_winograd(form: _Winograd, geometry: _Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
     step, (start, size) = geometry.stride[0], _depth(geometry)
     margin = [form.taps - 1 - first for first in start]
     (height, width), (rows, columns) = small.shape[1:3], form.image(size)
     small = _pad(small, (margin[0], rows - margin[0] - height), (margin[1], columns - margin[1] - width))
     taps = _transform(form.matrices()[1], _table(_taps_to_depth(kernel, form.taps)[::-1, ::-1]))
-    depth = _convolve_minimally(form, small, [[tap.T for tap in row] for row in taps], size)
+    depth = _convolve_by_winograd(form, small, [[tap.T for tap in row] for row in taps], size)
     large = _from_depth(depth, step)
     top, left = (pixels - step * first for pixels, first in zip(geometry.padding, start, strict=True))
     return large[:, top : top + geometry.large[0], left : left + geometry.large[1]]
 
 
-def _weigh_minimally(form: _Minimal, geometry: _Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
+def _weigh_by_winograd(form: _Winograd, geometry: _Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
     """The transpose by the kernel: Gᵀ [(Bᵀ d B)ᵀ (A y Aᵀ)] G."""
     pixels, taps, image = form.matrices()
     channels, step, (rows, columns) = small.shape[3], geometry.stride[0], form.tiles(geometry.small)
@@ -532,7 +532,7 @@ def _weigh_minimally(form: _Minimal, geometry: _Geometry, large: jax.Array, smal
     return kernel.transpose(0, 2, 1, 3, 4, 5).reshape(*geometry.window, large.shape[3], channels)
 
 
-def _convolve_minimally(form: _Minimal, image: jax.Array, taps: Table, size: Pair) -> jax.Array:
+def _convolve_by_winograd(form: _Winograd, image: jax.Array, taps: Table, size: Pair) -> jax.Array:
     """[B, *form.image(size), C] and transformed taps, each [C, D] -> [B, *size, D]."""
     to_pixels, _, to_tile = form.matrices()
     products = [
@@ -548,7 +548,7 @@ def _convolve_minimally(form: _Minimal, image: jax.Array, taps: Table, size: Pai
     return whole[:, : size[0], : size[1]]
 
 
-def _tiles(form: _Minimal, matrix: np.ndarray, image: jax.Array, size: Pair) -> Table:
+def _tiles(form: _Winograd, matrix: np.ndarray, image: jax.Array, size: Pair) -> Table:
     """Bᵀ d B of all tiles, each number of it as a matrix [B·tiles, C]."""
 
     def along(image: jax.Array, axis: int) -> list[jax.Array]:
