@@ -106,16 +106,24 @@ def test_the_folder_of_a_run(through):
     np.testing.assert_array_equal(load_file(folder / "model.safetensors")["mean"], state.variables["params"]["mean"])
 
 
-def test_a_run_holds_its_state_once(tmp_path):
-    """The parameter and Adam's two moments, and neither the first state nor a checkpoint's."""
+def test_a_run_holds_its_state_once(tmp_path, monkeypatch):
+    """The parameter and Adam's two moments, and neither the first state, not even while it begins, nor a
+    checkpoint's."""
 
     def of_their_shape() -> int:
         return sum(array.shape == (8, 8, 1) for array in jax.live_arrays())
 
     config, before, held = tiny.Config(out=tmp_path / "run", epochs=2), of_their_shape(), []
+    begin = training.begin
+
+    def beginning(*arguments):
+        held.append(of_their_shape() - before)
+        return begin(*arguments)
+
+    monkeypatch.setattr(training, "begin", beginning)
     with run.start(config, training.as_source(tiny.points())) as this_run:
         this_run.fit(tiny.recipe(config), [(1, lambda epoch, state: held.append(of_their_shape() - before))])
-    assert held == [3, 3, 3]
+    assert held == [0, 3, 3, 3]
 
 
 def test_the_last_few_checkpoints_are_kept(tmp_path):
