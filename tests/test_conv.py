@@ -3,6 +3,7 @@
 import math
 import re
 from functools import partial
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import conv2d, conv_transpose2d
 
+from jaxgen.ops import conv as module
 from jaxgen.ops.conv import conv, conv_transpose
 
-# (input [B, H, W, C_in], C_out, window, options). These are wide enough for Winograd's form, with two and with three
-# pixels to a tile and taps to a stride; one has output padding, and padding beyond a stride.
+# (input [B, H, W, C_in], C_out, window, options). These are large enough for Winograd's form, in tiles of two and of
+# three pixels, with kernels of two and of three strides; one has output padding, and padding beyond a stride.
 WIDE_CONV = [
     ((2, 9, 8, 64), 70, (3, 3), {"padding": (1, 1)}),
-    ((2, 14, 18, 16), 64, (4, 4), {"stride": (2, 2), "padding": (1, 1)}),
-    ((1, 23, 21, 8), 65, (6, 6), {"stride": (3, 3), "padding": (4, 1)}),
+    ((4, 14, 18, 16), 64, (4, 4), {"stride": (2, 2), "padding": (1, 1)}),
+    ((6, 23, 21, 8), 65, (6, 6), {"stride": (3, 3), "padding": (4, 1)}),
 ]
 WIDE_TRANSPOSE = [
     ((2, 8, 9, 70), 64, (3, 3), {"padding": (1, 1)}),
     ((2, 7, 8, 64), 16, (4, 4), {"stride": (2, 2), "padding": (1, 1)}),
-    ((1, 9, 8, 64), 16, (6, 6), {"stride": (2, 2), "padding": (3, 2), "output_padding": (1, 0)}),
+    ((2, 9, 8, 64), 16, (6, 6), {"stride": (2, 2), "padding": (3, 2), "output_padding": (1, 0)}),
 ]
 # The recipes' layers, and one of every kind of option.
 CONV = [
@@ -135,7 +137,8 @@ paddings = st.tuples(st.integers(0, 2), st.integers(0, 2))
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)), window=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    stride=pairs, padding=paddings, dilation=pairs, transposed=st.booleans(), wide=st.booleans(), data=st.data(),
+    stride=pairs, padding=paddings, dilation=pairs, transposed=st.booleans(), wide=st.booleans(),
+    data=st.data(),
 )  # fmt: skip
 def test_any_options_equal_pytorch(size, window, stride, padding, dilation, transposed, wide, data):
     """Where PyTorch takes them; where it refuses, so do we."""
@@ -154,6 +157,35 @@ def test_any_options_equal_pytorch(size, window, stride, padding, dilation, tran
                 function(x, kernel, **options)
             return
         assert largest_error(function, reference, shape, channels, window, options, np.float64) < 1e-11
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    size=st.tuples(st.integers(9, 14), st.integers(9, 14)), taps=st.integers(2, 3), step=st.integers(1, 3),
+    padding=st.tuples(st.integers(0, 4), st.integers(0, 4)), transposed=st.booleans(), data=st.data(),
+)  # fmt: skip
+def test_winograds_form_equals_pytorch(size, taps, step, padding, transposed, data):
+    """Also where it would not pay."""
+    function, reference = (conv_transpose, conv_transpose2d) if transposed else (conv, conv2d)
+    window, options = (taps * step, taps * step), {"stride": (step, step), "padding": padding}
+    if transposed:
+        options["output_padding"] = data.draw(st.tuples(*[st.integers(0, step - 1)] * 2))
+    with (
+        jax.enable_x64(True),
+        mock.patch.multiple("jaxgen.ops.conv", WIDE=1, MANY=1, FEWER=9),
+        mock.patch("jaxgen.ops.conv._tiles", wraps=module._tiles) as tiles,
+    ):
+        assert largest_error(function, reference, (2, *size, 2), 3, window, options, np.float64) < 1e-11
+    assert tiles.called
+
+
+def test_integers_are_exact():
+    """As wide as for Winograd's form, which has fractions."""
+    chance = np.random.default_rng(0)
+    x, kernel = chance.integers(0, 256, (2, 10, 10, 64)), chance.integers(-9, 9, (3, 3, 64, 64))
+    wanted = conv2d(torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(kernel.transpose(3, 2, 0, 1)))
+    found = conv(jnp.asarray(x, jnp.int32), jnp.asarray(kernel, jnp.int32))
+    np.testing.assert_array_equal(found, wanted.numpy().transpose(0, 2, 3, 1))
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,9 @@ Pair = tuple[int, int]  # height, width
 FEW_NUMBERS = 32  # in the part of a window that lies in one row: below, a window is better gathered whole
 FEW_WINDOWS = 100_000  # numbers in all of them: below, starting the copies takes longer than making them
 MUCH_BORDER = 1.25  # times the products without a border: above, it pays to lay out patches rather than windows
-WIDE = 64  # channels on both sides, and
-FEWER = 0.75  # of the multiplications: from there on, and up to there, Winograd's form pays for its additions
+WIDE = 64  # channels on both sides, the large image's in depth: below, Winograd's form takes longer
+MANY = 32  # tiles in all: below, too
+FEWER = 0.75  # of the multiplications: it must need less than this part
 FEW_COLUMNS = 256  # of a kernel gradient: below, XLA multiplies faster with the longer side of the result last
 
 
@@ -222,7 +223,7 @@ def _weigh_by_library(geometry: _Geometry, large: jax.Array, small: jax.Array) -
 
 
 def _correlate_by_products(geometry: _Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
-    if form := _winograd(geometry, kernel.shape[2:], geometry.small):
+    if form := _winograd_form(geometry, large, kernel.shape[2:], geometry.small):
         return _correlate_by_winograd(form, geometry, large, kernel)
     return _multiply(_padded_windows(geometry, large), kernel, geometry.small)
 
@@ -236,7 +237,7 @@ def _spread_by_products(geometry: _Geometry, small: jax.Array, kernel: jax.Array
         return _lay_patches(geometry, _patches(small, kernel))
     if 4 * kernel.shape[2] <= kernel.shape[3]:  # the patches are smaller than the windows that they come from
         return _add_patches(geometry, _patches(small, kernel))
-    if form := _winograd(geometry, kernel.shape[2:], _depth(geometry)[1]):
+    if form := _winograd_form(geometry, small, kernel.shape[2:], _depth_range(geometry)[1]):
         return _spread_by_winograd(form, geometry, small, kernel)
     if math.prod(geometry.large) > MUCH_BORDER * math.prod(geometry.small) * math.prod(geometry.stride):
         return _add_patches(geometry, _patches(small, kernel))  # phases would multiply many zeros beyond the border
@@ -245,7 +246,7 @@ def _spread_by_products(geometry: _Geometry, small: jax.Array, kernel: jax.Array
 
 def _weigh_by_products(geometry: _Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
     channels = large.shape[3], small.shape[3]
-    if form := _winograd(geometry, channels, geometry.small):
+    if form := _winograd_form(geometry, large, channels, geometry.small):
         return _weigh_by_winograd(form, geometry, large, small)
     small = small.reshape(-1, channels[1])
     parts = [_gram(columns, small, channels[0]) for columns in _padded_windows(geometry, large)]
@@ -439,12 +440,12 @@ def _pad(image: jax.Array, rows: Pair, columns: Pair) -> jax.Array:
 # multiplications, instead of m²·r²: y = Aᵀ [(G k Gᵀ) ⊙ (Bᵀ d B)] A, summed over channels inside the brackets. Over all
 # tiles and channels each of the (m + r − 1)² is one matrix product (Lavin and Gray, arXiv:1509.09308).
 #
-# A convolution of stride s whose kernel has r·s taps is one of stride 1 and r taps once every s×s pixels of the image
-# are taken for one with s² times the channels: its depth.
+# Taking every s×s block of pixels for one pixel with s² times the channels, its depth, turns a convolution of stride s
+# and r·s taps into one of stride 1 and r taps. Below, C counts the channels of the depth.
 #
-# Products are cheaper the larger they are, and rounding grows with the tiles. Tiles of three and four pixels a side
-# round as the plain sum does; of larger ones, F(4×4, 2×2) and F(4×4, 3×3) gained nothing more and rounded six times
-# worse.
+# Rounding grows with the tiles, and products shrink. In float32, tiles of three and four pixels a side round as the
+# plain sum does; F(4×4, 2×2) and F(4×4, 3×3) were no faster still, and rounded six times worse. In bfloat16 all round
+# worse, and take the plain form.
 
 Table = list[list[jax.Array]]
 
@@ -474,39 +475,46 @@ class _Winograd(NamedTuple):
     def tiles(self, size: Pair) -> Pair:
         return -(-size[0] // self.pixels), -(-size[1] // self.pixels)
 
-    def image(self, size: Pair) -> Pair:
-        """The size of the image that whole tiles for so many pixels are cut from."""
+    def image_size(self, size: Pair) -> Pair:
+        """Of the image that whole tiles for so many pixels are cut from."""
         rows, columns = (n * self.pixels + self.taps - 1 for n in self.tiles(size))
         return rows, columns
 
 
-def _winograd(geometry: _Geometry, channels: tuple[int, ...], size: Pair) -> _Winograd | None:
-    """The form that takes the fewest multiplications for an image of this size, where it pays."""
+def _winograd_form(geometry: _Geometry, images: jax.Array, channels: tuple[int, ...], size: Pair) -> _Winograd | None:
+    """The form that takes the fewest multiplications, where it pays.
+
+    Args:
+        images: what is transformed tile by tile, or any other of as many images and of its dtype.
+        channels: of the large and of the small image.
+        size: of what comes out of the tiles: the small image, or the large one in depth.
+    """
     step = geometry.stride[0]
-    taps, rest = divmod(geometry.window[0], step)
+    taps = geometry.window[0] // step
     square = geometry.stride == (step, step) and geometry.window == (taps * step, taps * step)
-    if not square or rest or taps not in (2, 3) or geometry.dilation != (1, 1):
+    if not square or taps not in (2, 3) or geometry.dilation != (1, 1):
         return None
-    if min(step * step * channels[0], channels[1]) < WIDE:
+    if images.dtype not in (jnp.float32, jnp.float64) or min(step * step * channels[0], channels[1]) < WIDE:
         return None
 
     def multiplications(form: _Winograd) -> int:
         return math.prod(tiles * (form.pixels + taps - 1) for tiles in form.tiles(size))
 
     form = min((_Winograd(pixels, taps) for pixels in (2, 3) if pixels + taps < 6), key=multiplications)
-    return form if multiplications(form) < FEWER * taps * taps * math.prod(geometry.small) else None
+    fewer = multiplications(form) < FEWER * taps * taps * math.prod(geometry.small)
+    return form if fewer and images.shape[0] * math.prod(form.tiles(size)) >= MANY else None
 
 
 def _correlate_by_winograd(form: _Winograd, geometry: _Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
-    depth = _to_depth(large, geometry.stride[0], geometry.padding, form.image(geometry.small))
+    depth = _to_depth(large, geometry.stride[0], geometry.padding, form.image_size(geometry.small))
     taps = _transform(form.matrices()[1], _table(_taps_to_depth(kernel, form.taps)))
     return _convolve_by_winograd(form, depth, taps, geometry.small)
 
 
 def _spread_by_winograd(form: _Winograd, geometry: _Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
-    step, (start, size) = geometry.stride[0], _depth(geometry)
+    step, (start, size) = geometry.stride[0], _depth_range(geometry)
     margin = [form.taps - 1 - first for first in start]
-    (height, width), (rows, columns) = small.shape[1:3], form.image(size)
+    (height, width), (rows, columns) = small.shape[1:3], form.image_size(size)
     small = _pad(small, (margin[0], rows - margin[0] - height), (margin[1], columns - margin[1] - width))
     taps = _transform(form.matrices()[1], _table(_taps_to_depth(kernel, form.taps)[::-1, ::-1]))
     depth = _convolve_by_winograd(form, small, [[tap.T for tap in row] for row in taps], size)
@@ -517,23 +525,23 @@ def _spread_by_winograd(form: _Winograd, geometry: _Geometry, small: jax.Array, 
 
 def _weigh_by_winograd(form: _Winograd, geometry: _Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
     """The transpose by the kernel: Gᵀ [(Bᵀ d B)ᵀ (A y Aᵀ)] G."""
-    pixels, taps, image = form.matrices()
+    to_pixels, to_taps, to_tile = form.matrices()
     channels, step, (rows, columns) = small.shape[3], geometry.stride[0], form.tiles(geometry.small)
-    depth = _to_depth(large, step, geometry.padding, form.image(geometry.small))
+    depth = _to_depth(large, step, geometry.padding, form.image_size(geometry.small))
     (height, width), m = geometry.small, form.pixels
     small = _pad(small, (0, rows * m - height), (0, columns * m - width)).reshape(-1, rows, m, columns, m, channels)
     tiles = [[small[:, :, i, :, j].reshape(-1, channels) for j in range(m)] for i in range(m)]
     products = [
         [_gram(tile, pixel, tile.shape[1])[0] for tile, pixel in zip(*row, strict=True)]
-        for row in zip(_tiles(form, image, depth, geometry.small), _transform(pixels.T, tiles), strict=True)
+        for row in zip(_tiles(form, to_tile, depth, geometry.small), _transform(to_pixels.T, tiles), strict=True)
     ]
-    kernel = jnp.stack([jnp.stack(row) for row in _transform(taps.T, products)])
+    kernel = jnp.stack([jnp.stack(row) for row in _transform(to_taps.T, products)])
     kernel = kernel.reshape(form.taps, form.taps, step, step, large.shape[3], channels)
     return kernel.transpose(0, 2, 1, 3, 4, 5).reshape(*geometry.window, large.shape[3], channels)
 
 
 def _convolve_by_winograd(form: _Winograd, image: jax.Array, taps: Table, size: Pair) -> jax.Array:
-    """[B, *form.image(size), C] and transformed taps, each [C, D] -> [B, *size, D]."""
+    """[B, *form.image_size(size), C], and transformed taps of [C, D] each, -> [B, *size, D]."""
     to_pixels, _, to_tile = form.matrices()
     products = [
         [tile @ tap for tile, tap in zip(*row, strict=True)]
@@ -544,7 +552,8 @@ def _convolve_by_winograd(form: _Winograd, image: jax.Array, taps: Table, size: 
         jnp.concatenate([pixel.reshape(-1, rows, columns, pixel.shape[1]) for pixel in row], axis=3)
         for row in _transform(to_pixels, products)
     ]
-    whole = jnp.stack(lines, axis=2).reshape(image.shape[0], rows * form.pixels, columns * form.pixels, -1)
+    shape = len(image), rows * form.pixels, columns * form.pixels, taps[0][0].shape[1]
+    whole = jnp.stack(lines, axis=2).reshape(shape)
     return whole[:, : size[0], : size[1]]
 
 
@@ -559,37 +568,35 @@ def _tiles(form: _Winograd, matrix: np.ndarray, image: jax.Array, size: Pair) ->
     return [[tile.reshape(-1, image.shape[3]) for tile in along(lines, 1)] for lines in along(image, 0)]
 
 
-def _to_depth(image: jax.Array, step: int, margin: Pair, size: Pair) -> jax.Array:
-    """[B, H, W, C] -> [B, *size, step²·C], the first number `margin` pixels before the image."""
+def _to_depth(image: jax.Array, step: int, padding: Pair, size: Pair) -> jax.Array:
+    """[B, H, W, channels] -> [B, *size, step²·channels], with `padding` pixels of zeros before the image."""
     batch, height, width, channels = image.shape
-    (top, left), (rows, columns) = margin, size
+    (top, left), (rows, columns) = padding, size
     image = _pad(image, (top, rows * step - top - height), (left, columns * step - left - width))
     lines = image.reshape(batch, rows, step, columns, step * channels)
     return jnp.concatenate([lines[:, :, n] for n in range(step)], axis=3)
 
 
 def _from_depth(depth: jax.Array, step: int) -> jax.Array:
-    """[B, h, w, step²·C] -> [B, step·h, step·w, C]"""
-    batch, rows, columns, _ = depth.shape
-    lines = depth.reshape(batch, rows, columns, step, -1).swapaxes(2, 3)
-    return lines.reshape(batch, rows * step, columns * step, -1)
+    """[B, h, w, step²·channels] -> [B, step·h, step·w, channels]"""
+    batch, rows, columns, channels = depth.shape
+    lines = depth.reshape(batch, rows, columns, step, channels // step).swapaxes(2, 3)
+    return lines.reshape(batch, rows * step, columns * step, channels // step**2)
 
 
 def _taps_to_depth(kernel: jax.Array, taps: int) -> jax.Array:
-    """[taps·step, taps·step, C, D] -> [taps, taps, step²·C, D]"""
+    """[taps·step, taps·step, channels, D] -> [taps, taps, step²·channels, D]"""
     step = kernel.shape[0] // taps
     kernel = kernel.reshape(taps, step, taps, step, *kernel.shape[2:]).swapaxes(1, 2)
     return kernel.reshape(taps, taps, -1, kernel.shape[5])
 
 
-def _depth(geometry: _Geometry) -> tuple[Pair, Pair]:
-    """Which numbers of the depth the large image touches: the first one, and how many, along both axes."""
-    first = [margin // step for margin, step in zip(geometry.padding, geometry.stride, strict=True)]
-    last = [
-        -(-(margin + length) // step)
-        for margin, length, step in zip(geometry.padding, geometry.large, geometry.stride, strict=True)
-    ]
-    return (first[0], first[1]), (last[0] - first[0], last[1] - first[1])
+def _depth_range(geometry: _Geometry) -> tuple[Pair, Pair]:
+    """Which pixels of the depth the large image touches: the first one, and how many, along both axes."""
+    axes = list(zip(geometry.padding, geometry.large, geometry.stride, strict=True))
+    top, left = (padding // step for padding, _, step in axes)
+    bottom, right = (-(-(padding + length) // step) for padding, length, step in axes)
+    return (top, left), (bottom - top, right - left)
 
 
 def _table(kernel: jax.Array) -> Table:
@@ -606,12 +613,13 @@ def _transform(matrix: np.ndarray, table: Table) -> Table:
 
 def _combine(row: np.ndarray, arrays: Iterable[jax.Array]) -> jax.Array:
     """Σ factor · array. By `lax`: of hundreds of them, `jax.numpy` would take a quarter of a second more to trace."""
-    sums: list[jax.Array] = []
+    total = None
     for factor, array in zip(row, arrays, strict=True):
         if factor:
             term = array if abs(factor) == 1 else lax.mul(array, lax.full_like(array, abs(factor)))
-            if sums:
-                sums.append((lax.add if factor > 0 else lax.sub)(sums.pop(), term))
+            if total is None:
+                total = term if factor > 0 else lax.neg(term)
             else:
-                sums.append(term if factor > 0 else lax.neg(term))
-    return sums[0]
+                total = lax.add(total, term) if factor > 0 else lax.sub(total, term)
+    assert total is not None  # no row of the matrices is zero
+    return total
