@@ -159,7 +159,7 @@ def test_any_options_equal_pytorch(size, window, stride, padding, dilation, tran
         assert largest_error(function, reference, shape, channels, window, options, np.float64) < 1e-11
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     size=st.tuples(st.integers(9, 14), st.integers(9, 14)), taps=st.integers(2, 3), step=st.integers(1, 3),
     padding=st.tuples(st.integers(0, 4), st.integers(0, 4)), transposed=st.booleans(), data=st.data(),
