@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from jaxgen.ops import conv as module
+from jaxgen.ops import conv as forms
 from jaxgen.ops.conv import conv, conv_transpose
 
 # (input [B, H, W, C_in], C_out, window, options). These are large enough for Winograd's form, in tiles of two and of
@@ -92,7 +92,14 @@ def largest_error(function, reference, shape, channels, window, options, dtype) 
     return max(float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30)) for a, b in zip(found, wanted, strict=True))
 
 
-CASES = [(conv, conv2d, *case) for case in CONV] + [(conv_transpose, conv_transpose2d, *case) for case in TRANSPOSE]
+def cases(convolutions, transposed) -> list[tuple]:
+    """With the function and PyTorch's before each."""
+    return [(conv, conv2d, *case) for case in convolutions] + [
+        (conv_transpose, conv_transpose2d, *case) for case in transposed
+    ]
+
+
+CASES = cases(CONV, TRANSPOSE)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -105,11 +112,7 @@ def test_equals_pytorch_in_float32(case):
     assert largest_error(*case, np.float32) < 1e-5
 
 
-@pytest.mark.parametrize(
-    "case",
-    [(conv, conv2d, *case) for case in WIDE_CONV]
-    + [(conv_transpose, conv_transpose2d, *case) for case in WIDE_TRANSPOSE],
-)
+@pytest.mark.parametrize("case", cases(WIDE_CONV, WIDE_TRANSPOSE))
 def test_wide_convolutions_take_fewer_multiplications_and_round_as_well(case):
     """Winograd's form, of the convolution and of both its gradients. Against float64, PyTorch's own errors
     are 3e-7 to 1e-6 here, and ours 1e-7 to 7e-7."""
@@ -137,8 +140,7 @@ paddings = st.tuples(st.integers(0, 2), st.integers(0, 2))
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)), window=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    stride=pairs, padding=paddings, dilation=pairs, transposed=st.booleans(), wide=st.booleans(),
-    data=st.data(),
+    stride=pairs, padding=paddings, dilation=pairs, transposed=st.booleans(), wide=st.booleans(), data=st.data(),
 )  # fmt: skip
 def test_any_options_equal_pytorch(size, window, stride, padding, dilation, transposed, wide, data):
     """Where PyTorch takes them; where it refuses, so do we."""
@@ -173,7 +175,7 @@ def test_winograds_form_equals_pytorch(size, taps, step, padding, transposed, da
     with (
         jax.enable_x64(True),
         mock.patch.multiple("jaxgen.ops.conv", WIDE=1, MANY=1, FEWER=9),
-        mock.patch("jaxgen.ops.conv._tiles", wraps=module._tiles) as tiles,
+        mock.patch("jaxgen.ops.conv._tiles", wraps=forms._tiles) as tiles,
     ):
         assert largest_error(function, reference, (2, *size, 2), 3, window, options, np.float64) < 1e-11
     assert tiles.called

@@ -18,8 +18,9 @@ the one for the median that holds whatever the distribution is (between two orde
 form of PyTorch that was the faster one in the median.
 
 **The floor** is what the step's arithmetic would take as one large matrix product. `floor.py` counts multiply-adds in
-the layers, forward and backward, from their shapes, gradients that the recipe does not need left out; the rate is the
-best of many float32 products of 2048 × 2048, by XLA or by PyTorch, measured around the race.
+the layers, forward and backward, from their shapes, gradients that the recipe does not need left out. Winograd's form
+of a convolution takes fewer than are counted, so with it the floor is a measure and not a bound. The rate is the best
+of many float32 products of 2048 × 2048, by XLA or by PyTorch, measured around the race.
 
 **Where the time goes**: the same loop once more under XLA's profiler, its kernels sorted into matrix products, sums,
 elementwise arithmetic and copies. They run on several threads and the profiler costs something too, so the kinds need

@@ -1,4 +1,7 @@
-"""The least time that the arithmetic takes: multiply-adds, counted, over the rate at which this machine does them."""
+"""The time of the arithmetic as the layers define it: multiply-adds, counted, over the rate of this machine.
+
+Winograd's form takes fewer, so it is no bound for a recipe that uses it.
+"""
 
 import time
 from collections.abc import Callable

@@ -525,7 +525,7 @@ def _spread_by_winograd(form: _Winograd, geometry: _Geometry, small: jax.Array, 
 
 def _weigh_by_winograd(form: _Winograd, geometry: _Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
     """The transpose by the kernel: Gᵀ [(Bᵀ d B)ᵀ (A y Aᵀ)] G."""
-    to_pixels, to_taps, to_tile = form.matrices()
+    to_pixels, to_taps, _ = form.matrices()
     channels, step, (rows, columns) = small.shape[3], geometry.stride[0], form.tiles(geometry.small)
     depth = _to_depth(large, step, geometry.padding, form.image_size(geometry.small))
     (height, width), m = geometry.small, form.pixels
@@ -533,19 +533,19 @@ def _weigh_by_winograd(form: _Winograd, geometry: _Geometry, large: jax.Array, s
     tiles = [[small[:, :, i, :, j].reshape(-1, channels) for j in range(m)] for i in range(m)]
     products = [
         [_gram(tile, pixel, tile.shape[1])[0] for tile, pixel in zip(*row, strict=True)]
-        for row in zip(_tiles(form, to_tile, depth, geometry.small), _transform(to_pixels.T, tiles), strict=True)
+        for row in zip(_tiles(form, depth, geometry.small), _transform(to_pixels.T, tiles), strict=True)
     ]
     kernel = jnp.stack([jnp.stack(row) for row in _transform(to_taps.T, products)])
     kernel = kernel.reshape(form.taps, form.taps, step, step, large.shape[3], channels)
-    return kernel.transpose(0, 2, 1, 3, 4, 5).reshape(*geometry.window, large.shape[3], channels)
+    return kernel.swapaxes(1, 2).reshape(*geometry.window, large.shape[3], channels)
 
 
 def _convolve_by_winograd(form: _Winograd, image: jax.Array, taps: Table, size: Pair) -> jax.Array:
     """[B, *form.image_size(size), C], and transformed taps of [C, D] each, -> [B, *size, D]."""
-    to_pixels, _, to_tile = form.matrices()
+    to_pixels, _, _ = form.matrices()
     products = [
         [tile @ tap for tile, tap in zip(*row, strict=True)]
-        for row in zip(_tiles(form, to_tile, image, size), taps, strict=True)
+        for row in zip(_tiles(form, image, size), taps, strict=True)
     ]
     rows, columns = form.tiles(size)
     lines = [
@@ -557,13 +557,14 @@ def _convolve_by_winograd(form: _Winograd, image: jax.Array, taps: Table, size: 
     return whole[:, : size[0], : size[1]]
 
 
-def _tiles(form: _Winograd, matrix: np.ndarray, image: jax.Array, size: Pair) -> Table:
+def _tiles(form: _Winograd, image: jax.Array, size: Pair) -> Table:
     """Bᵀ d B of all tiles, each number of it as a matrix [B·tiles, C]."""
+    _, _, to_tile = form.matrices()
 
     def along(image: jax.Array, axis: int) -> list[jax.Array]:
         last = (form.tiles(size)[axis] - 1) * form.pixels + 1
-        pixels = [lax.slice_in_dim(image, n, n + last, form.pixels, axis=1 + axis) for n in range(len(matrix))]
-        return [_combine(row, pixels) for row in matrix]
+        pixels = [lax.slice_in_dim(image, n, n + last, form.pixels, axis=1 + axis) for n in range(len(to_tile))]
+        return [_combine(row, pixels) for row in to_tile]
 
     return [[tile.reshape(-1, image.shape[3]) for tile in along(lines, 1)] for lines in along(image, 0)]
 
