@@ -7,6 +7,7 @@ python -m experiments.conv_autoencoder --summary
 import dataclasses
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import optax
 
@@ -38,6 +39,8 @@ class Config(DataConfig):
     """Start from these weights, a .safetensors or .pth file with PyTorch's names."""
     summary: Free[bool] = False
     """Train nothing: print the shape at every layer."""
+
+    cpu_devices: ClassVar[int] = 2
 
 
 def network(config: Config) -> autoencoder.ConvAutoencoder:

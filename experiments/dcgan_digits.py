@@ -6,6 +6,7 @@ python -m experiments.dcgan_digits --sample 100 --seed 7
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import optax
@@ -38,6 +39,8 @@ class Config(DataConfig):
     """Start from these weights, the generator's and the discriminator's, .safetensors or .pth with PyTorch's names."""
     sample: Free[Count | None] = None
     """Train nothing: draw so many digits from the finished run's generator, with --seed, to a PNG and an .npy."""
+
+    cpu_devices: ClassVar[int] = 2
 
 
 def recipe(config: Config) -> jaxgen.Recipe:

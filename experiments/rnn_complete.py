@@ -7,7 +7,7 @@ python -m experiments.rnn_complete --data folder:my_images
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import optax
@@ -45,6 +45,8 @@ class Config(DataConfig):
     """Epochs from one checkpoint to the next; there is always one at the end and when the run is stopped."""
     weights: Path | None = None
     """Start from these weights, a .safetensors or .pth file with PyTorch's names; for one cell."""
+
+    cpu_devices: ClassVar[int] = 2
 
 
 def network(config: Config) -> completion.RowCompleter:

@@ -32,6 +32,7 @@ def command(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> NoR
             signal.signal(number, interrupt)
         config = configuration(config_class, main.__doc__ or "", sys.argv[1:])
         cache_compiled_programs()
+        provide_cpu_devices(config)
         main(config)
     except InputError as error:
         status = say_why(error, 2)
@@ -102,6 +103,13 @@ def cache_compiled_programs() -> None:
         folder.chmod(0o700)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def provide_cpu_devices(config: Config) -> None:
+    """Let the CPU be as many of JAX's devices as are to share every batch; that is settled when JAX starts."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if jax.config.values["jax_num_cpu_devices"] < 1:  # else it is the user's own choice, as by JAX_NUM_CPU_DEVICES
+        jax.config.update("jax_num_cpu_devices", config.devices or min(config.cpu_devices, cores))
 
 
 def parse(default: ConfigT, description: str, arguments: Sequence[str]) -> ConfigT:

@@ -9,7 +9,7 @@ import inspect
 import sys
 import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from jaxgen.errors import InputError
 
@@ -52,6 +52,10 @@ class Config:
     """What layers multiply in while they learn; everything else stays float32. bf16 is for GPUs."""
     device: Free[str] = "auto"
     """Where to compute: auto, cpu, gpu, or one of several as gpu:1."""
+    devices: Free[Count | None] = None
+    """How many of those share every batch; by default one, or two cores of the CPU where that is the faster way."""
+
+    cpu_devices: ClassVar[int] = 1  # what the default is on the CPU, where there are as many cores
 
     def __post_init__(self) -> None:
         for name, hint in typing.get_type_hints(type(self), include_extras=True).items():

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxgen.ops.conv import conv, conv_transpose
 from jaxgen.ops.pool import max_pool
 from jaxgen.ops.recurrent import gru, lstm
+from jaxgen.parallel import mean_over_shards, shards
 
 Initializer = Callable[..., jax.Array]
 Size = int | tuple[int, int]
@@ -176,7 +177,7 @@ class BatchNorm(nn.Module):
 
     Training normalises with the batch's biased variance and moves the running statistics towards the batch's mean and
     **unbiased** variance by `momentum`; evaluation normalises with the running statistics. A training batch must hold
-    more than one value a channel (`ValueError`), as in PyTorch.
+    more than one value a channel (`ValueError`), as in PyTorch. Devices that share a batch normalise it as one.
     """
 
     momentum: float = 0.1
@@ -192,12 +193,12 @@ class BatchNorm(nn.Module):
         tracked = self.variable("batch_stats", "num_batches_tracked", jnp.zeros, (), jnp.int32)
         if not train:
             return (x - running_mean.value) * (weight * jax.lax.rsqrt(running_var.value + self.eps)) + bias
-        axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+        axes, count = tuple(range(x.ndim - 1)), shards() * x.size // x.shape[-1]
         if count < 2:
             raise ValueError(f"batch norm in training needs more than one value a channel, got {x.shape}")
-        mean = x.mean(axes)
+        mean = mean_over_shards(x.mean(axes))
         centred = x - mean  # E[(x − mean)²], not E[x²] − mean², which cancels badly
-        var = jnp.square(centred).mean(axes)
+        var = mean_over_shards(jnp.square(centred).mean(axes))
         if not self.is_initializing():
             moved = self.momentum * jax.lax.stop_gradient(jnp.stack([mean, var * (count / (count - 1))]))
             running_mean.value = (1 - self.momentum) * running_mean.value + moved[0]

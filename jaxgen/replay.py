@@ -36,20 +36,21 @@ def find_bad_step(
     epoch: int,
     step: int,
     left_out: Collection[tuple[int, int]] = (),
+    devices: Sequence[jax.Device] = (),
 ) -> BadStep:
     """The first step from (`epoch`, `step`) on after which a metric or a number of the state is not finite.
 
     It runs until it has found one, in time and arithmetic as the training itself. `carry` stays the caller's.
 
     Args:
-        carry, key, batch_size, epoch, step: as `jaxgen.training.slices` was given them.
+        carry, key, batch_size, epoch, step, devices: as `jaxgen.training.slices` was given them.
         left_out: steps as (epoch, step) that the training left out, and this does too.
     """
     place = epoch, step
     while True:  # once, and once more for every step that is left out
         pieces = slices(
             recipe, source, copied(carry), epochs=sys.maxsize, batch_size=batch_size, key=key,
-            epoch=place[0], step=place[1], longest=1,
+            epoch=place[0], step=place[1], longest=1, devices=devices,
         )  # fmt: skip
         for piece in pieces:
             if place in left_out or int(piece.carry.bad_step) >= 0:

@@ -73,9 +73,9 @@ def start(config: Config, data: Source, group: Config | None = None) -> Iterator
         InputError: the folder, the device, the batch size or the run to go on with does not fit.
     """
     training.check_batch_size(config.batch_size, data.size)
-    device = find_device(config.device)
+    devices = find_devices(config)
     if config.self_check and group is None:
-        check_operations(device)
+        check_operations(devices[0])
     data_sha256 = digest(data.arrays)
     folder = config.folder
     if config.resume:
@@ -83,8 +83,8 @@ def start(config: Config, data: Source, group: Config | None = None) -> Iterator
     else:
         check_new_folder(folder)
     found = newest_checkpoint(config) if config.resume else None
-    with jax.default_device(device), locked(folder), Progress() as progress:
-        run = Run(config, data, progress, found, way_on(group or config))
+    with jax.default_device(devices[0]), locked(folder), Progress() as progress:
+        run = Run(config, data, devices, progress, found, way_on(group or config))
         if not run.already_done:
             describe(config, data_sha256)
         yield run
@@ -112,6 +112,21 @@ def find_device(name: str) -> jax.Device:
     except (RuntimeError, ValueError, IndexError) as error:
         here = ", ".join(f"{device.platform}:{device.id}" for device in jax.devices())
         raise InputError(f"--device {name}: there is no such device; here: {here}") from error
+
+
+def find_devices(config: Config) -> Sequence[jax.Device]:
+    """Those that share every batch; the first one does everything else alone."""
+    first = find_device(config.device)
+    there = jax.devices(first.platform)
+    there = there[there.index(first) :]
+    if config.devices is None:
+        count = min(config.cpu_devices, len(there)) if first.platform == "cpu" else 1
+        return there[: count if config.batch_size % count == 0 else 1]
+    if config.devices > len(there):
+        raise InputError(f"--devices {config.devices}: from {first.platform}:{first.id} on there are {len(there)}")
+    if config.batch_size % config.devices:
+        raise InputError(f"--devices {config.devices}: cannot share batches of {config.batch_size} evenly")
+    return there[: config.devices]
 
 
 def check_operations(device: jax.Device) -> None:
@@ -232,9 +247,9 @@ class Group:
 def start_group(config: Config, data: Source) -> Iterator[Group]:
     """The folder of several runs, new or gone on with, under the conditions of `start`."""
     training.check_batch_size(config.batch_size, data.size)
-    device = find_device(config.device)
+    devices = find_devices(config)
     if config.self_check:
-        check_operations(device)
+        check_operations(devices[0])
     data_sha256 = digest(data.arrays)
     if config.resume:
         check_same_run(config, data_sha256)
@@ -248,10 +263,19 @@ def start_group(config: Config, data: Source) -> Iterator[Group]:
 class Run:
     """A run under way, as `start` gives it."""
 
-    def __init__(self, config: Config, data: Source, progress: Progress, found: Found | None, way_on: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        data: Source,
+        devices: Sequence[jax.Device],
+        progress: Progress,
+        found: Found | None,
+        way_on: str,
+    ) -> None:
         self.config = config
         self.folder = config.folder
         self.data = data
+        self.devices = devices  # that share every batch
         self.progress = progress
         self.log = Log(config.folder)
         self.history: History = {}
@@ -361,7 +385,7 @@ class Run:
     def pieces(self, recipe: Recipe, carry: Carry, epoch: int, step: int) -> Iterator[training.Slice]:
         return training.slices(
             recipe, self.data, carry, epochs=self.config.epochs, batch_size=self.config.batch_size,
-            key=self.key("training"), epoch=epoch, step=step,
+            key=self.key("training"), epoch=epoch, step=step, devices=self.devices,
         )  # fmt: skip
 
     def look_into_bad_step(self, recipe: Recipe, like: Carry, left_out: Collection[tuple[int, int]]) -> BadStep:
@@ -378,7 +402,7 @@ class Run:
         carry = Carry(**checkpoint.restore(path, like._asdict()))
         bad = find_bad_step(
             recipe, self.data, carry, batch_size=self.config.batch_size, key=self.key("training"),
-            epoch=about["epoch"], step=about["step"], left_out=left_out,
+            epoch=about["epoch"], step=about["step"], left_out=left_out, devices=self.devices,
         )  # fmt: skip
         self.replaying = False
         skip = self.config.on_nan == "skip" and self.steps > 1 and (bad.epoch, bad.step - 1) not in left_out

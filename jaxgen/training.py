@@ -6,7 +6,7 @@ compiled loop, and `slices` asks it for about half a second's worth at a time. E
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxgen import parallel
 from jaxgen.errors import InputError
 
 PyTree = Any
@@ -25,7 +26,7 @@ class Recipe(NamedTuple):
     """How a model learns, as pure functions."""
 
     init: Callable[..., PyTree]  # (key, weights=None) -> state: parameters, running statistics, optimiser states
-    noise: Callable[[jax.Array, int], PyTree]  # (key, batch_size) -> every random number of one step
+    noise: Callable[[jax.Array, int], PyTree]  # (key, batch_size) -> every random number of one step; [batch, ...] each
     update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Metrics]]  # (state, batch, noise), deterministic
     variables: Callable[[PyTree], PyTree]  # (state) -> what is sampled from, saved and exported
     smallest_batch: int | None = 1  # an epoch's last, smaller batch is trained on from this size; None: never
@@ -100,7 +101,11 @@ def begin(recipe: Recipe, source: Source, state: PyTree, batch_size: int) -> Car
 def descend(
     optimizer: optax.GradientTransformation, gradient: PyTree, state: optax.OptState, params: PyTree
 ) -> tuple[PyTree, optax.OptState]:
-    """One step of the optimiser: the new parameters and its new state."""
+    """One step of the optimiser: the new parameters and its new state.
+
+    Devices that share the batch step by the mean of their gradients.
+    """
+    gradient = parallel.mean_over_shards(gradient)
     updates, state = optimizer.update(gradient, state, params)
     return optax.apply_updates(params, updates), state
 
@@ -116,19 +121,29 @@ def all_finite(tree: PyTree) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floating]))
 
 
-def advance(recipe: Recipe, source: Source, batch_size: int) -> jax.stages.Wrapped:
+def advance(
+    recipe: Recipe, source: Source, batch_size: int, devices: tuple[jax.Device, ...] = ()
+) -> jax.stages.Wrapped:
     """`(carry, source.arrays, epoch, first, stop) -> carry`: the steps first ≤ step < stop of an epoch.
 
     One compiled loop whose bounds are data, so it is traced once however the epoch is cut, and every cut gives the same
     bits. It consumes its carry. Under `vmap` leave `first` and `stop` unmapped, or the loop's predicate is batched.
     A value that is not finite is recorded, not acted on: metrics at every step, the state at the end of the call.
     The same recipe on the same source gives the same function, which has been compiled already.
+
+    Several devices share every batch, if it can be split evenly; else each does the whole of it. The arguments must
+    have a copy on each of them (`parallel.copied_to`).
     """
-    return loop_of(recipe, source.batch, batch_size)
+    return loop_of(recipe, source.batch, batch_size, devices)
 
 
 @lru_cache(maxsize=16)
-def loop_of(recipe: Recipe, batch: Callable[[PyTree, jax.Array], PyTree], batch_size: int) -> jax.stages.Wrapped:
+def loop_of(
+    recipe: Recipe,
+    batch: Callable[[PyTree, jax.Array], PyTree],
+    batch_size: int,
+    devices: tuple[jax.Device, ...],
+) -> jax.stages.Wrapped:
     one = step_of(recipe, batch, batch_size)
 
     def loop(carry: Carry, arrays: PyTree, epoch: Epoch, first: jax.Array | int, stop: jax.Array | int) -> Carry:
@@ -143,7 +158,8 @@ def loop_of(recipe: Recipe, batch: Callable[[PyTree, jax.Array], PyTree], batch_
         carry = jax.lax.fori_loop(first, stop, step, carry)
         return carry._replace(bad_step=first_bad(carry.bad_step, carry.state, jnp.asarray(stop) - 1))
 
-    return jax.jit(loop, donate_argnums=0)
+    shared = batch_size % max(1, len(devices)) == 0
+    return jax.jit(parallel.on_all(devices, loop) if shared else loop, donate_argnums=0)
 
 
 @lru_cache(maxsize=16)
@@ -151,9 +167,14 @@ def step_of(
     recipe: Recipe, batch: Callable[[PyTree, jax.Array], PyTree], batch_size: int
 ) -> Callable[[PyTree, PyTree, jax.Array, jax.Array], tuple[PyTree, Metrics]]:
     """`(state, arrays, rows, key) -> (state, metrics)`, traced once for `begin` and the loop together."""
-    return jax.jit(
-        lambda state, arrays, rows, key: recipe.update(state, batch(arrays, rows), recipe.noise(key, batch_size))
-    )
+
+    @jax.jit
+    def step(state: PyTree, arrays: PyTree, rows: jax.Array, key: jax.Array) -> tuple[PyTree, Metrics]:
+        rows, noise = parallel.own_shard((rows, recipe.noise(key, batch_size)))
+        state, metrics = recipe.update(state, batch(arrays, rows), noise)
+        return state, parallel.mean_over_shards(metrics)
+
+    return step
 
 
 def first_bad(bad_step: jax.Array, values: PyTree, step: jax.Array) -> jax.Array:
@@ -172,6 +193,7 @@ def slices(
     step: int = 0,
     seconds: float = 0.5,
     longest: int | None = None,
+    devices: Sequence[jax.Device] = (),
 ) -> Iterator[Slice]:
     """Train from (`epoch`, `step`) until `epochs` are finished, handing back control about every `seconds`.
 
@@ -181,32 +203,36 @@ def slices(
         key: what the order of every epoch and the noise of every step follow from.
         epoch, step: finished epochs, and steps done in the one under way.
         longest: steps that a slice has at most.
+        devices: several that share every batch; what a slice hands out is on the first of them.
     """
     keys = jax.random.split(key)
     whole, rest = divmod(source.size, batch_size)
     steps = steps_per_epoch(recipe, source, batch_size)
-    run_whole, run_rest = advance(recipe, source, batch_size), advance(recipe, source, rest)
+    run_whole, run_rest = (advance(recipe, source, size, tuple(devices)) for size in (batch_size, rest))
+    arrays, carry = parallel.shown_to(devices, source.arrays), parallel.copied_to(devices, carry)
     pace = 1  # steps in a slice; the first one compiles
 
     while epoch < epochs:
-        this_epoch = epoch_of(source, keys, epoch)
+        this_epoch = parallel.copied_to(devices, epoch_of(source, keys, epoch))
         while step < steps:
             began, first = time.perf_counter(), step
             if step < whole:
                 step = min(whole, step + pace)
-                carry = jax.block_until_ready(run_whole(carry, source.arrays, this_epoch, first, step))
+                carry = jax.block_until_ready(run_whole(carry, arrays, this_epoch, first, step))
                 growth = seconds / (time.perf_counter() - began)
                 pace = min(max(1, int((step - first) * min(growth, 32))), longest or whole)
             else:
                 step = steps
-                rows_left = this_epoch._replace(rows=this_epoch.rows[whole * batch_size :], origin=whole)
-                carry = jax.block_until_ready(run_rest(carry, source.arrays, rows_left, first, step))
+                left = jax.lax.slice_in_dim(this_epoch.rows, whole * batch_size, source.size)
+                this_epoch = this_epoch._replace(rows=left, origin=whole)
+                carry = jax.block_until_ready(run_rest(carry, arrays, this_epoch, first, step))
             if step < steps:
-                yield Slice(epoch, step, carry, None)
-        metrics = {name: float(total) / float(weight) for name, (total, weight) in carry.sums.items()}
-        carry = carry._replace(sums=zeros(carry.sums))
+                yield Slice(epoch, step, parallel.on_first(devices, carry), None)
+        sums = jax.device_get(carry.sums)
+        metrics = {name: float(total) / float(weight) for name, (total, weight) in sums.items()}
+        carry = carry._replace(sums=jax.jit(zeros)(carry.sums))
         epoch, step = epoch + 1, 0
-        yield Slice(epoch, 0, carry, metrics)
+        yield Slice(epoch, 0, parallel.on_first(devices, carry), metrics)
 
 
 def epoch_of(source: Source, keys: jax.Array, number: int) -> Epoch:
@@ -230,6 +256,7 @@ def fit(
     epochs: int,
     batch_size: int,
     key: jax.Array,
+    devices: Sequence[jax.Device] = (),
 ) -> tuple[PyTree, dict[str, list[float]]]:
     """Train `state` for `epochs` passes over `data`.
 
@@ -238,19 +265,23 @@ def fit(
         state: from `recipe.init`; it is copied and stays the caller's.
         data: a `Source`, or a float array `[N, ...]` already in the recipe's range.
         key: order and noise follow from it; the same key gives the same training.
+        devices: several that share every batch, as `jax.devices()`; to rounding, the training is that of one.
 
     Returns:
         The trained state, and the mean of every metric in every epoch: `history["loss"][0]` is the first epoch's.
 
     Raises:
-        InputError: fewer examples than a batch, or data that is not floating point.
+        InputError: fewer examples than a batch, data that is not floating point, or a batch that the devices cannot
+            share evenly.
         FloatingPointError: a metric or a parameter was not finite; the message names the epoch and the step.
     """
     source = as_source(data)
     check_batch_size(batch_size, source.size)
+    if batch_size % max(1, len(devices)):
+        raise InputError(f"batch size {batch_size}: {len(devices)} devices cannot share it evenly")
     history: dict[str, list[float]] = {}
     carry = begin(recipe, source, state, batch_size)
-    for piece in slices(recipe, source, carry, epochs=epochs, batch_size=batch_size, key=key):
+    for piece in slices(recipe, source, carry, epochs=epochs, batch_size=batch_size, key=key, devices=devices):
         carry = piece.carry
         check_finite(piece)
         for name, value in (piece.metrics or {}).items():

@@ -6,6 +6,8 @@ from pathlib import Path
 import jax
 import pytest
 
+jax.config.update("jax_num_cpu_devices", 4)  # what shares its batches by default takes two of them
+
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 NEED_TORCH = sorted(path.name for path in Path(__file__).parent.glob("test_*.py") if "torch" in path.read_text())
 collect_ignore = [] if HAS_TORCH else NEED_TORCH

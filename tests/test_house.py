@@ -11,10 +11,11 @@ LEAVES = {"errors", "durable"}
 # What each room may import from jaxgen, beside itself and the leaves.
 MAY_IMPORT = {
     "ops": set(),
-    "layers": {"ops"},
+    "layers": {"ops", "parallel"},
     "losses": set(),
-    "models": {"layers", "losses", "training"},
-    "training": set(),
+    "models": {"layers", "losses", "parallel", "training"},
+    "parallel": set(),
+    "training": {"parallel"},
     "data": set(),
     "checkpoint": set(),
     "torch_weights": set(),

@@ -23,7 +23,7 @@ from experiments.benchmark.images import at_hand, load
 from experiments.benchmark.profile import profile
 from experiments.benchmark.race import COMPILED, EAGER, OURS, Effort, Jaxgen, PyTorch, race_generation, race_training
 from jaxgen import data
-from jaxgen.command import parse, say_why
+from jaxgen.command import parse, provide_cpu_devices, say_why
 from jaxgen.errors import InputError
 from jaxgen.run import git_commit, write_json
 
@@ -50,6 +50,7 @@ def main(options: Options) -> None:
     names = chosen(options.recipes)
     if importlib.util.find_spec("torch") is None:
         raise InputError("PyTorch is not installed, and it is what we race against: pip install -e '.[test]'")
+    provide_cpu_devices(max((CASES[name]().config for name in names), key=lambda config: config.cpu_devices))
     if jax.default_backend() != "cpu":
         raise InputError("PyTorch races on the CPU here, and JAX would not: JAX_PLATFORMS=cpu makes it fair")
     if options.out.is_dir():

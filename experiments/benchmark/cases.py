@@ -88,8 +88,10 @@ def sampler(
     def generate(variables: PyTree, z: jax.Array) -> jax.Array:
         return dcgan.sample(generator, variables["generator"], jax.random.key(0), len(z))
 
-    z = np.asarray(generator.prior(jax.random.key(0), 10_000))
-    return Case(experiment, experiment.Config(), shape, low, "10,000 digits sampled", generate, lambda images: z)
+    def given(images: np.ndarray) -> np.ndarray:
+        return np.asarray(generator.prior(jax.random.key(0), 10_000))
+
+    return Case(experiment, experiment.Config(), shape, low, "10,000 digits sampled", generate, given)
 
 
 def decoder() -> Case:

@@ -83,8 +83,11 @@ def train_for_memory(system: str, name: str, *shape: str) -> dict[str, Any]:
         from experiments.benchmark.cases import CASES
         from experiments.benchmark.images import random_images
         from experiments.benchmark.race import Jaxgen
+        from jaxgen.command import provide_cpu_devices
 
-        Jaxgen(CASES[name](), random_images(size)).train(10)
+        case = CASES[name]()
+        provide_cpu_devices(case.config)
+        Jaxgen(case, random_images(size)).train(10)
     else:
         import numpy as np
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from experiments.benchmark.race import Jaxgen
-from jaxgen import training
+from jaxgen import parallel, training
 
 KINDS = ("products", "sums", "elementwise", "copies")
 MOVES = {
@@ -29,16 +29,18 @@ def profile(ours: Jaxgen, steps: int) -> dict[str, Any]:
 
     Kernels may run side by side, and what is between them is in none; so the kinds need not add up to a step's time.
     """
-    recipe, source, batch_size = ours.recipe, ours.source, ours.batch_size  # which has been compiled already
+    recipe, source, batch_size, devices = ours.recipe, ours.source, ours.batch_size, ours.devices
+    loop = training.advance(recipe, source, batch_size, tuple(devices))  # which has been compiled already
     carry = training.begin(recipe, source, recipe.init(jax.random.key(0)), batch_size)
-    loop = training.advance(recipe, source, batch_size)
     epoch = training.epoch_of(source, jax.random.split(jax.random.key(1)), 0)
-    compiled = loop.lower(carry, source.arrays, epoch, 0, steps).compile()
+    carry, epoch = parallel.copied_to(devices, (carry, epoch))
+    arrays = parallel.shown_to(devices, source.arrays)
+    compiled = loop.lower(carry, arrays, epoch, 0, steps).compile()
     kinds = kinds_of_kernels(compiled.as_text() or "")
-    carry = jax.block_until_ready(loop(carry, source.arrays, epoch, 0, min(steps, 2)))
+    carry = jax.block_until_ready(loop(carry, arrays, epoch, 0, min(steps, 2)))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder, create_perfetto_trace=True):
-            jax.block_until_ready(loop(carry, source.arrays, epoch, 0, steps))
+            jax.block_until_ready(loop(carry, arrays, epoch, 0, steps))
         events = [event for event in events_in(Path(folder)) if event["name"] in kinds]
     microseconds: Counter[str] = Counter()
     for event in events:

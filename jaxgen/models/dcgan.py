@@ -17,6 +17,7 @@ import optax
 
 from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, flatten, in_batches, initial, normal, unflatten
 from jaxgen.losses import binary_cross_entropy
+from jaxgen.parallel import shards
 from jaxgen.training import Metrics, Recipe, descend
 
 Variables = Any  # {"params": …} and, with batch norm, {"batch_stats": …}
@@ -149,7 +150,7 @@ def digits_recipe(
     def judge(params: Variables, images: jax.Array, target: float) -> tuple[jax.Array, jax.Array]:
         logits = discriminator.apply({"params": params}, images)
         right = (jax.nn.sigmoid(logits) < 0.5) == (target < 0.5)  # 0.5 itself counts as real
-        return binary_cross_entropy(logits, target), right.sum()
+        return binary_cross_entropy(logits, target), right.sum() * shards()
 
     def fool(params: Variables, judge_params: Variables, z: jax.Array) -> jax.Array:
         return judge(judge_params, generator.apply({"params": params}, z), 1.0)[0]
@@ -165,7 +166,7 @@ def digits_recipe(
         gradient = jax.grad(fool)(g, d, noise.z_generator)
         g, g_optimizer = descend(generator_optimizer, gradient, state.generator_optimizer, g)
 
-        one, count = jnp.ones_like(error_fake), jnp.full_like(error_fake, batch.shape[0])
+        one, count = jnp.ones_like(error_fake), jnp.full_like(error_fake, batch.shape[0] * shards())
         metrics = {
             "error_fake": (error_fake, one),
             "error_real": (error_real, one),

@@ -16,6 +16,7 @@ import optax
 
 from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, MaxPool, in_batches, initial
 from jaxgen.losses import bernoulli_cross_entropy, gaussian_kl
+from jaxgen.parallel import shards
 from jaxgen.training import Metrics, PyTree, Recipe, descend
 
 
@@ -122,13 +123,13 @@ def recipe(
         def bound(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, PyTree]]:
             variables = {**state.variables, "params": params}
             output, moved = module.apply(variables, batch, noise.epsilon, True, mutable=["batch_stats"])
-            reconstruction, kl = terms(output, batch)
+            reconstruction, kl = (shards() * term for term in terms(output, batch))
             return reconstruction + kl, (reconstruction, kl, moved)
 
         params = state.variables["params"]
         (loss, (reconstruction, kl, moved)), gradient = jax.value_and_grad(bound, has_aux=True)(params)
         params, optimizer_state = descend(optimizer, gradient, state.optimizer, params)
-        images = jnp.full_like(loss, batch.shape[0])
+        images = jnp.full_like(loss, batch.shape[0] * shards())
         metrics = {"loss": (loss, images), "reconstruction": (reconstruction, images), "kl": (kl, images)}
         return State({"params": params, **moved}, optimizer_state), metrics
 
