@@ -1,9 +1,9 @@
 """Data parallelism: several devices share every batch and learn as one.
 
 Each device does the step on its shard of the batch as if the whole were like it: it takes means as they are and sums
-times the number of shards. What is true of the whole batch is then the mean over the devices, and it is taken of
-gradients (`training.descend`), of batch norm's statistics (`layers.BatchNorm`) and of metrics (`training.advance`), so
-that the training is that of one device but for rounding. Where no batch is shared, these functions do nothing.
+times the number of shards. What is true of the whole batch is then the mean over the devices. A recipe takes it of
+gradients and metrics, `layers.BatchNorm` of the batch's statistics, and so the training is that of one device but for
+rounding. Where no batch is shared, these functions do nothing.
 
 On the CPU a device is a share of the process's threads (`jax_num_cpu_devices`). Two of them keep two cores busier than
 one that cuts every operation in two, where operations are as small as those of a few rows.
@@ -45,20 +45,23 @@ def own_shard(tree: PyTree) -> PyTree:
 def mean_over_shards(tree: PyTree) -> PyTree:
     """The mean over the devices of arrays of one dtype.
 
-    They travel as one vector, for on the CPU each array by itself would take 50 µs to meet. It is written part by part:
-    XLA would compute the operands of a concatenation anew for each of its numbers.
+    They travel as one vector, for on the CPU each array by itself would take 50 µs to meet. It is written part by part,
+    the largest first: XLA would compute the operands of a concatenation, and what is written first, anew for each of
+    the vector's numbers, unless that is a product.
     """
     count = shards()
     if count == 1:
         return tree
     leaves, structure = jax.tree.flatten(tree)
     ends = np.cumsum([leaf.size for leaf in leaves])
+    places = [slice(end - leaf.size, end) for leaf, end in zip(leaves, ends, strict=True)]
     vector = jnp.zeros(ends[-1], leaves[0].dtype)
-    for leaf, end in zip(leaves, ends, strict=True):
-        vector = lax.dynamic_update_slice_in_dim(vector, leaf.reshape(-1), end - leaf.size, 0)
+    for leaf, place in sorted(zip(leaves, places, strict=True), key=lambda pair: -pair[0].size):
+        vector = lax.dynamic_update_slice_in_dim(vector, leaf.reshape(-1), place.start, 0)
     vector = lax.psum(vector, AXIS) / count
-    parts = [vector[end - leaf.size : end].reshape(leaf.shape) for leaf, end in zip(leaves, ends, strict=True)]
-    return jax.tree.unflatten(structure, parts)
+    return jax.tree.unflatten(
+        structure, [vector[place].reshape(leaf.shape) for leaf, place in zip(leaves, places, strict=True)]
+    )
 
 
 def on_all(devices: Sequence[jax.Device], function: Callable[..., PyTree]) -> Callable[..., PyTree]:
@@ -82,6 +85,17 @@ def shown_to(devices: Sequence[jax.Device], arrays: PyTree) -> PyTree:
 def on_first(devices: Sequence[jax.Device], tree: PyTree) -> PyTree:
     """The first device's copy, which stays its own memory."""
     return jax.tree.map(lambda array: array.addressable_data(0), tree) if len(devices) > 1 else tree
+
+
+def check_alike(tree: PyTree) -> None:
+    """Raise RuntimeError where the devices' copies of what they have computed are not the same."""
+    for path, array in jax.tree_util.tree_leaves_with_path(tree):
+        first, *others = (np.asarray(shard.data) for shard in array.addressable_shards)
+        if not all(np.array_equal(first, other, equal_nan=True) for other in others):
+            raise RuntimeError(
+                f"{jax.tree_util.keystr(path)} is another on each device: the recipe's update must take gradients and "
+                "metrics through jaxgen.parallel.mean_over_shards"
+            )
 
 
 def mesh(devices: Sequence[jax.Device]) -> Mesh:

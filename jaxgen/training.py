@@ -23,7 +23,11 @@ Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight); the m
 
 
 class Recipe(NamedTuple):
-    """How a model learns, as pure functions."""
+    """How a model learns, as pure functions.
+
+    Where devices share a batch, `update` is given one device's shard of it and of the noise, and takes the mean of
+    gradients and metrics over them all (`parallel.mean_over_shards`).
+    """
 
     init: Callable[..., PyTree]  # (key, weights=None) -> state: parameters, running statistics, optimiser states
     noise: Callable[[jax.Array, int], PyTree]  # (key, batch_size) -> every random number of one step; [batch, ...] each
@@ -101,11 +105,7 @@ def begin(recipe: Recipe, source: Source, state: PyTree, batch_size: int) -> Car
 def descend(
     optimizer: optax.GradientTransformation, gradient: PyTree, state: optax.OptState, params: PyTree
 ) -> tuple[PyTree, optax.OptState]:
-    """One step of the optimiser: the new parameters and its new state.
-
-    Devices that share the batch step by the mean of their gradients.
-    """
-    gradient = parallel.mean_over_shards(gradient)
+    """One step of the optimiser: the new parameters and its new state."""
     updates, state = optimizer.update(gradient, state, params)
     return optax.apply_updates(params, updates), state
 
@@ -171,8 +171,7 @@ def step_of(
     @jax.jit
     def step(state: PyTree, arrays: PyTree, rows: jax.Array, key: jax.Array) -> tuple[PyTree, Metrics]:
         rows, noise = parallel.own_shard((rows, recipe.noise(key, batch_size)))
-        state, metrics = recipe.update(state, batch(arrays, rows), noise)
-        return state, parallel.mean_over_shards(metrics)
+        return recipe.update(state, batch(arrays, rows), noise)
 
     return step
 
@@ -228,6 +227,8 @@ def slices(
                 carry = jax.block_until_ready(run_rest(carry, arrays, this_epoch, first, step))
             if step < steps:
                 yield Slice(epoch, step, parallel.on_first(devices, carry), None)
+        if len(devices) > 1:
+            parallel.check_alike(carry)
         sums = jax.device_get(carry.sums)
         metrics = {name: float(total) / float(weight) for name, (total, weight) in sums.items()}
         carry = carry._replace(sums=jax.jit(zeros)(carry.sums))

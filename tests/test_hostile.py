@@ -198,6 +198,8 @@ HOSTILE: dict[str, Callable[[Path], Asked]] = {
     "nothing kept": options(dcgan_digits, "--keep", "0"),
     "a device of no such kind": options(dcgan_digits, "--device", "abacus"),
     "an eleventh processor": options(dcgan_digits, "--device", "cpu:11"),
+    "a batch that three cannot share": options(dcgan_digits, "--devices", "3"),
+    "no devices": options(dcgan_digits, "--devices", "0"),
     "another way with what is not finite": options(dcgan_digits, "--on-nan", "ignore"),
     "no samples": options(dcgan_digits, "--sample", "0"),
     "a class in words": options(vae_mnist, "--morph", "two"),

@@ -113,7 +113,7 @@ def test_a_run_holds_its_state_once(tmp_path, monkeypatch):
     def of_their_shape() -> int:
         return sum(array.shape == (8, 8, 1) for array in jax.live_arrays())
 
-    config, before, held = tiny.Config(out=tmp_path / "run", epochs=2), of_their_shape(), []
+    config, before, held = tiny.Config(out=tmp_path / "run", epochs=2, devices=1), of_their_shape(), []
     begin = training.begin
 
     def beginning(*arguments):

@@ -1,7 +1,7 @@
 """The smallest experiment: an average of 22 points, learnt with noise. What all experiments share is tested on it."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jaxgen import pictures, run, training
 from jaxgen.command import command
 from jaxgen.config import Config as BaseConfig
 from jaxgen.config import Count, Free, Positive
+from jaxgen.parallel import mean_over_shards
 from jaxgen.training import Recipe, descend
 
 
@@ -30,6 +31,8 @@ class Config(BaseConfig):
     limit: Count | None = None
     """A setting that may be none."""
 
+    cpu_devices: ClassVar[int] = 2
+
 
 class State(NamedTuple):
     variables: dict
@@ -47,7 +50,7 @@ def recipe(config: Config) -> Recipe:
         def error(params):
             return jnp.square(params["mean"] - batch - 0.1 * noise).mean()
 
-        loss, gradient = jax.value_and_grad(error)(state.variables["params"])
+        loss, gradient = mean_over_shards(jax.value_and_grad(error)(state.variables["params"]))
         params, optimizer_state = descend(optimizer, gradient, state.optimizer, state.variables["params"])
         return State({"params": params}, optimizer_state), {"loss": (loss, jnp.ones_like(loss))}
 

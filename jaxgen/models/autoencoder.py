@@ -10,6 +10,7 @@ import optax
 
 from jaxgen.layers import Conv, ConvTranspose, MaxPool, in_batches, initial
 from jaxgen.losses import mean_squared_error
+from jaxgen.parallel import mean_over_shards
 from jaxgen.training import Metrics, PyTree, Recipe, descend
 
 
@@ -78,7 +79,7 @@ def recipe(module: nn.Module | None = None, optimizer: optax.GradientTransformat
         def error(params: PyTree) -> jax.Array:
             return mean_squared_error(module.apply({"params": params}, batch), batch)
 
-        loss, gradient = jax.value_and_grad(error)(state.variables["params"])
+        loss, gradient = mean_over_shards(jax.value_and_grad(error)(state.variables["params"]))
         params, optimizer_state = descend(optimizer, gradient, state.optimizer, state.variables["params"])
         return State({"params": params}, optimizer_state), {"loss": (loss, jnp.ones_like(loss))}
 

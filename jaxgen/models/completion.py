@@ -10,6 +10,7 @@ import optax
 
 from jaxgen.layers import GRU, LSTM, Linear, initial
 from jaxgen.losses import mean_squared_error
+from jaxgen.parallel import mean_over_shards
 from jaxgen.training import Metrics, PyTree, Recipe, Source, descend
 
 CELLS: dict[str, type[LSTM] | type[GRU]] = {"lstm": LSTM, "gru": GRU}
@@ -62,7 +63,7 @@ def recipe(
         def error(params: PyTree) -> jax.Array:
             return mean_squared_error(module.apply({"params": params}, windows), targets)
 
-        loss, gradient = jax.value_and_grad(error)(state.variables["params"])
+        loss, gradient = mean_over_shards(jax.value_and_grad(error)(state.variables["params"]))
         params, optimizer_state = descend(optimizer, gradient, state.optimizer, state.variables["params"])
         return State({"params": params}, optimizer_state), {"loss": (loss, jnp.ones_like(loss))}
 

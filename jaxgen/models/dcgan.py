@@ -17,7 +17,7 @@ import optax
 
 from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, flatten, in_batches, initial, normal, unflatten
 from jaxgen.losses import binary_cross_entropy
-from jaxgen.parallel import shards
+from jaxgen.parallel import mean_over_shards, shards
 from jaxgen.training import Metrics, Recipe, descend
 
 Variables = Any  # {"params": …} and, with batch norm, {"batch_stats": …}
@@ -150,7 +150,7 @@ def digits_recipe(
     def judge(params: Variables, images: jax.Array, target: float) -> tuple[jax.Array, jax.Array]:
         logits = discriminator.apply({"params": params}, images)
         right = (jax.nn.sigmoid(logits) < 0.5) == (target < 0.5)  # 0.5 itself counts as real
-        return binary_cross_entropy(logits, target), right.sum() * shards()
+        return binary_cross_entropy(logits, target), right.sum(dtype=logits.dtype) * shards()
 
     def fool(params: Variables, judge_params: Variables, z: jax.Array) -> jax.Array:
         return judge(judge_params, generator.apply({"params": params}, z), 1.0)[0]
@@ -158,20 +158,21 @@ def digits_recipe(
     def update(state: State, batch: jax.Array, noise: Noise) -> tuple[State, Metrics]:
         g, d = state.generator["params"], state.discriminator["params"]
         learn = partial(descend, discriminator_optimizer)
+        judged = jax.value_and_grad(judge, has_aux=True)
         fake = generator.apply({"params": g}, noise.z_discriminator)
-        (error_fake, right_fake), gradient = jax.value_and_grad(judge, has_aux=True)(d, fake, 0.0)
+        (error_fake, right_fake), gradient = mean_over_shards(judged(d, fake, 0.0))
         d, d_optimizer = learn(gradient, state.discriminator_optimizer, d)
-        (error_real, right_real), gradient = jax.value_and_grad(judge, has_aux=True)(d, batch, 1.0)
+        (error_real, right_real), gradient = mean_over_shards(judged(d, batch, 1.0))
         d, d_optimizer = learn(gradient, d_optimizer, d)
-        gradient = jax.grad(fool)(g, d, noise.z_generator)
+        gradient = mean_over_shards(jax.grad(fool)(g, d, noise.z_generator))
         g, g_optimizer = descend(generator_optimizer, gradient, state.generator_optimizer, g)
 
         one, count = jnp.ones_like(error_fake), jnp.full_like(error_fake, batch.shape[0] * shards())
         metrics = {
             "error_fake": (error_fake, one),
             "error_real": (error_real, one),
-            "accuracy_fake": (right_fake.astype(count.dtype), count),
-            "accuracy_real": (right_real.astype(count.dtype), count),
+            "accuracy_fake": (right_fake, count),
+            "accuracy_real": (right_real, count),
         }
         return State({"params": g}, {"params": d}, g_optimizer, d_optimizer), metrics
 
@@ -224,9 +225,11 @@ def mnist_recipe(
         g, d = state.generator, state.discriminator
         fake, g = run(generator, g, noise.z_discriminator)
         (loss_d, d), gradient = jax.value_and_grad(judge, has_aux=True)(d["params"], d, batch, fake)
+        loss_d, gradient = mean_over_shards((loss_d, gradient))
         params, d_optimizer = descend(discriminator_optimizer, gradient, state.discriminator_optimizer, d["params"])
         d = {**d, "params": params}
         (loss_g, (g, d)), gradient = jax.value_and_grad(fool, has_aux=True)(g["params"], g, d, noise.z_generator)
+        loss_g, gradient = mean_over_shards((loss_g, gradient))
         params, g_optimizer = descend(generator_optimizer, gradient, state.generator_optimizer, g["params"])
         g = {**g, "params": params}
         one = jnp.ones_like(loss_d)

@@ -16,7 +16,7 @@ import optax
 
 from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, MaxPool, in_batches, initial
 from jaxgen.losses import bernoulli_cross_entropy, gaussian_kl
-from jaxgen.parallel import shards
+from jaxgen.parallel import mean_over_shards, shards
 from jaxgen.training import Metrics, PyTree, Recipe, descend
 
 
@@ -128,6 +128,7 @@ def recipe(
 
         params = state.variables["params"]
         (loss, (reconstruction, kl, moved)), gradient = jax.value_and_grad(bound, has_aux=True)(params)
+        loss, reconstruction, kl, gradient = mean_over_shards((loss, reconstruction, kl, gradient))
         params, optimizer_state = descend(optimizer, gradient, state.optimizer, params)
         images = jnp.full_like(loss, batch.shape[0] * shards())
         metrics = {"loss": (loss, images), "reconstruction": (reconstruction, images), "kl": (kl, images)}
