@@ -119,14 +119,16 @@ def find_devices(config: Config) -> Sequence[jax.Device]:
     first = find_device(config.device)
     there = jax.devices(first.platform)
     there = there[there.index(first) :]
-    if config.devices is None:
+    size, asked = config.batch_size, config.devices
+    if asked is None:
         count = min(config.cpu_devices, len(there)) if first.platform == "cpu" else 1
-        return there[: count if config.batch_size % count == 0 else 1]
-    if config.devices > len(there):
-        raise InputError(f"--devices {config.devices}: from {first.platform}:{first.id} on there are {len(there)}")
-    if config.batch_size % config.devices:
-        raise InputError(f"--devices {config.devices}: cannot share batches of {config.batch_size} evenly")
-    return there[: config.devices]
+        return there[: count if size % count == 0 else 1]
+    if asked > len(there):
+        here = f"{len(there)} from {first.platform}:{first.id} on"
+        raise InputError(f"--devices {asked}: there are only {here}; ask for no more")
+    if size % asked:
+        raise InputError(f"--devices {asked}: cannot share batches of {size} evenly; a divisor of it can")
+    return there[:asked]
 
 
 def check_operations(device: jax.Device) -> None:

@@ -134,7 +134,7 @@ def test_how_many_devices_share_a_batch(experiment, by_default):
     assert devices(batch_size=21) == jax.devices()[:1]
     assert devices(devices=4) == jax.devices()
     assert devices(devices=2, device="cpu:1") == jax.devices()[1:3]
-    with pytest.raises(InputError, match="--devices 5: from cpu:0 on there are 4"):
+    with pytest.raises(InputError, match="--devices 5: there are only 4 from cpu:0 on"):
         devices(devices=5)
     with pytest.raises(InputError, match="--devices 4: cannot share batches of 21 evenly"):
         devices(devices=4, batch_size=21)
