@@ -113,6 +113,7 @@ def test_kernels_are_told_apart_by_what_is_in_them() -> None:
     assert profile.kind_of({"parameter", "pad", "tanh"}) == "elementwise"
     assert profile.kind_of({"add", "reduce"}) == "sums"
     assert profile.kind_of({"add", "reduce", "dot"}) == "products"
+    assert profile.kind_of({"all-reduce"}) == "meeting"
 
 
 def test_the_profile_is_of_the_loops_own_kernels() -> None:
@@ -350,7 +351,13 @@ FULL = {
             },
             "floor": {"seconds_per_epoch": 0.05, "share_reached": 0.5},
             "profile": {
-                "seconds_per_step": {"products": 5e-5, "sums": 1e-6, "elementwise": 2e-5, "copies": 1.5e-5},
+                "seconds_per_step": {
+                    "products": 5e-5,
+                    "sums": 1e-6,
+                    "elementwise": 2e-5,
+                    "copies": 1.5e-5,
+                    "meeting": 0.0,
+                },
                 "kernels_per_step": 263.2,
             },
             "generated": "10,000 digits sampled",
@@ -392,9 +399,9 @@ recipe                     jaxgen              PyTorch     torch.compile      ti
 dcgan_digits  0.100 (0.090–0.110)  0.500 (0.450–0.550)  20.0 (18.0–22.0)  5.00 [4.90–5.12]  0.050      50%
 
 Where our time goes: milliseconds a step, in all, at least, and in kernels of each kind, under the profiler
-recipe         step  floor  products   sums  elementwise  copies  kernels
-─────────────────────────────────────────────────────────────────────────
-dcgan_digits  0.088  0.044     0.050  0.001        0.020   0.015      263
+recipe         step  floor  products   sums  elementwise  copies  meeting  kernels
+──────────────────────────────────────────────────────────────────────────────────
+dcgan_digits  0.088  0.044     0.050  0.001        0.020   0.015    0.000      263
 
 Generation: milliseconds, median (quartiles)
 recipe                         what            jaxgen          PyTorch  torch.compile  times faster

@@ -24,8 +24,8 @@ of a convolution takes fewer than are counted, so with it the floor is a measure
 of many float32 products of 2048 × 2048, by XLA or by PyTorch, measured around the race.
 
 **Where the time goes**: the same loop once more under XLA's profiler, its kernels sorted into matrix products, sums,
-elementwise arithmetic and copies. They run on several threads and the profiler costs something too, so the kinds need
-not add up to the step.
+elementwise arithmetic, copies, and the meetings of devices that share a batch, most of which is waiting. They run on
+several threads and the profiler costs something too, so the kinds need not add up to the step.
 
 **Memory and starting time** are those of processes started for it alone, ours with an empty compilation cache (cold)
 and with the one that the first start left (warm), as from a user's second run on. Memory: the peak of the resident set

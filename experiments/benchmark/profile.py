@@ -14,7 +14,7 @@ import jax
 from experiments.benchmark.race import Jaxgen
 from jaxgen import parallel, training
 
-KINDS = ("products", "sums", "elementwise", "copies")
+KINDS = ("products", "sums", "elementwise", "copies", "meeting")
 MOVES = {
     "bitcast", "broadcast", "concatenate", "constant", "copy", "dynamic-slice", "dynamic-update-slice", "gather",
     "get-tuple-element", "iota", "pad", "parameter", "reshape", "reverse", "slice", "transpose", "tuple",
@@ -76,6 +76,8 @@ def kind_of(operations: set[str]) -> str:
         return "products"
     if operations & {"reduce", "reduce-window"}:
         return "sums"
+    if "all-reduce" in operations:
+        return "meeting"
     return "copies" if operations <= MOVES else "elementwise"
 
 
