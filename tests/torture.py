@@ -223,13 +223,19 @@ import jax, numpy as np
 from experiments.benchmark.cases import CASES
 from experiments.benchmark.images import random_images
 from jaxgen import training
+from jaxgen.command import provide_cpu_devices
+from jaxgen.run import find_devices
 
 case, steps = CASES[sys.argv[1]](), int(sys.argv[2])
+provide_cpu_devices(case.config)
 batch_size = case.config.batch_size
 source = case.source(random_images((4 * batch_size, *case.shape)))
 recipe = case.recipe
 carry = training.begin(recipe, source, recipe.init(jax.random.key(0)), batch_size)
-pieces = training.slices(recipe, source, carry, epochs=10**9, batch_size=batch_size, key=jax.random.key(1))
+pieces = training.slices(
+    recipe, source, carry, epochs=10**9, batch_size=batch_size, key=jax.random.key(1),
+    devices=find_devices(case.config),
+)
 total = hashlib.sha256()
 per_epoch = training.steps_per_epoch(recipe, source, batch_size)
 for piece in pieces:
