@@ -46,10 +46,18 @@ def command(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> NoR
         said = f"{place}{error.strerror or error}; what was saved before is whole, and --resume goes on from there"
         status = say_why(OSError(said), 1)
     except Interrupted as stop:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        print(stop, file=sys.stderr)
-        status = 128 + stop.number
+        status = say_stopped(stop)
+    except Exception as error:
+        if not isinstance(error.__cause__, Interrupted):
+            raise
+        status = say_stopped(error.__cause__)  # a module in C that was being imported made an ImportError of it
     raise SystemExit(status)
+
+
+def say_stopped(stop: Interrupted) -> int:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    print(stop, file=sys.stderr)
+    return 128 + stop.number
 
 
 def say_why(error: Exception, status: int) -> int:

@@ -619,6 +619,21 @@ def test_a_signal_is_not_lost_where_a_library_catches_exceptions(monkeypatch, ca
     assert err.count("\n") == 1
 
 
+def test_a_signal_is_not_lost_where_a_module_is_being_imported(monkeypatch, capsys):
+    """One in C, such as Matplotlib's ft2font, makes an ImportError of whatever reaches it."""
+
+    def main(config):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException as error:
+            raise ImportError("initialization failed") from error
+
+    status, out, err = call(monkeypatch, capsys, experiment=SimpleNamespace(main=main, Config=tiny.Config))
+    assert (status, out) == (143, "")
+    assert err.startswith("stopped; what was saved is whole")
+    assert err.count("\n") == 1
+
+
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
     folder = tmp_path / "run"
     process = launch(folder, "--epochs", "100000", "--sample-every", "100000")
