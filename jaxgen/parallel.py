@@ -87,8 +87,10 @@ def on_first(devices: Sequence[jax.Device], tree: PyTree) -> PyTree:
     return jax.tree.map(lambda array: array.addressable_data(0), tree) if len(devices) > 1 else tree
 
 
-def check_alike(tree: PyTree) -> None:
+def check_alike(devices: Sequence[jax.Device], tree: PyTree) -> None:
     """Raise RuntimeError where the devices' copies of what they have computed are not the same."""
+    if len(devices) < 2:
+        return
     for path, array in jax.tree_util.tree_leaves_with_path(tree):
         first, *others = (np.asarray(shard.data) for shard in array.addressable_shards)
         if not all(np.array_equal(first, other, equal_nan=True) for other in others):

@@ -340,7 +340,7 @@ class Run:
 
         @jax.jit  # one program: not array by array, and the state is there once, not beside its copy in the carry
         def begin(key: jax.Array, weights: PyTree) -> Carry:
-            return training.begin(recipe, self.data, recipe.init(key, weights), config.batch_size)
+            return training.begin(recipe, self.data, recipe.init(key, weights), config.batch_size, self.devices)
 
         carry = begin(self.key("init"), weights)
         self.steps = training.steps_per_epoch(recipe, self.data, config.batch_size)

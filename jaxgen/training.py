@@ -88,11 +88,13 @@ def as_source(data: Source | jax.Array | np.ndarray) -> Source:
     return Source(array, array.shape[0], lambda arrays, rows: arrays[rows])
 
 
-def begin(recipe: Recipe, source: Source, state: PyTree, batch_size: int) -> Carry:
-    """The carry before an epoch's first step. `state` is copied: `advance` takes over its carry."""
+def begin(recipe: Recipe, source: Source, state: PyTree, batch_size: int, devices: Sequence[jax.Device] = ()) -> Carry:
+    """The carry before an epoch's first step. `state` is copied: `advance` takes over its carry.
 
+    It needs no devices, but given those of `advance` it traces the step as that will, which then need not.
+    """
     rows = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
-    step = step_of(recipe, source.batch, batch_size)
+    step = shared(step_of(recipe, source.batch, batch_size), batch_size, devices)
     _, metrics = jax.eval_shape(step, state, source.arrays, rows, jax.random.key(0))
 
     @jax.jit  # one program, where each array by itself would be compiled by itself
@@ -158,8 +160,12 @@ def loop_of(
         carry = jax.lax.fori_loop(first, stop, step, carry)
         return carry._replace(bad_step=first_bad(carry.bad_step, carry.state, jnp.asarray(stop) - 1))
 
-    shared = batch_size % max(1, len(devices)) == 0
-    return jax.jit(parallel.on_all(devices, loop) if shared else loop, donate_argnums=0)
+    return jax.jit(shared(loop, batch_size, devices), donate_argnums=0)
+
+
+def shared(function: Callable[..., PyTree], batch_size: int, devices: Sequence[jax.Device]) -> Callable[..., PyTree]:
+    """The function of a batch as the devices run it together, or each by itself if they cannot share it evenly."""
+    return parallel.on_all(devices, function) if batch_size % max(1, len(devices)) == 0 else function
 
 
 @lru_cache(maxsize=16)
@@ -227,8 +233,7 @@ def slices(
                 carry = jax.block_until_ready(run_rest(carry, arrays, this_epoch, first, step))
             if step < steps:
                 yield Slice(epoch, step, parallel.on_first(devices, carry), None)
-        if len(devices) > 1:
-            parallel.check_alike(carry)
+        parallel.check_alike(devices, carry)
         sums = jax.device_get(carry.sums)
         metrics = {name: float(total) / float(weight) for name, (total, weight) in sums.items()}
         carry = carry._replace(sums=jax.jit(zeros)(carry.sums))
@@ -281,7 +286,7 @@ def fit(
     if batch_size % max(1, len(devices)):
         raise InputError(f"batch size {batch_size}: {len(devices)} devices cannot share it evenly")
     history: dict[str, list[float]] = {}
-    carry = begin(recipe, source, state, batch_size)
+    carry = begin(recipe, source, state, batch_size, devices)
     for piece in slices(recipe, source, carry, epochs=epochs, batch_size=batch_size, key=key, devices=devices):
         carry = piece.carry
         check_finite(piece)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -57,10 +58,6 @@ def in_float64(tree):
     return jax.tree.map(lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
-def largest_difference(one, other) -> float:
-    return max(float(jnp.abs(a - b).max()) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
-
-
 @pytest.mark.parametrize(("name", "count"), [("dcgan_digits", 4), *((name, 2) for name in list(RECIPES)[1:])])
 def test_several_devices_train_as_one(name, count, float64):
     recipe, source = recipe_and_source(name)
@@ -73,7 +70,7 @@ def test_several_devices_train_as_one(name, count, float64):
         for devices in ((), jax.devices()[:count])
     )
     # Before a batch norm a bias has a gradient of nothing but rounding, which Adam makes steps of.
-    assert largest_difference(one, several) < (1e-7 if normalised else 1e-13)
+    chex.assert_trees_all_close(one, several, rtol=0, atol=1e-7 if normalised else 1e-13)
     for metric, values in of_one.items():
         np.testing.assert_allclose(of_several[metric], values, rtol=1e-10 if normalised else 1e-13)
 
@@ -91,6 +88,21 @@ def test_each_device_does_its_share_of_the_work():
     assert optimised.count("all-reduce(") == 1
 
 
+def test_a_step_is_traced_once_for_each_batch_shape_on_two_devices():
+    recipe, source = tiny.recipe(tiny.Config()), training.as_source(tiny.points())
+    shapes = []
+
+    def counted(state, batch, noise):
+        shapes.append(batch.shape[0])
+        return recipe.update(state, batch, noise)
+
+    jaxgen.fit(
+        recipe._replace(update=counted), recipe.init(jax.random.key(0)), source,
+        epochs=3, batch_size=BATCH, key=jax.random.key(1), devices=jax.devices()[:2],
+    )  # fmt: skip
+    assert shapes == [BATCH // 2, source.size % BATCH // 2]
+
+
 def test_every_cut_gives_the_same_bits_on_two_devices():
     recipe, source = tiny.recipe(tiny.Config()), training.as_source(tiny.points())
 
@@ -104,7 +116,7 @@ def test_every_cut_gives_the_same_bits_on_two_devices():
         return jax.device_get(last.carry.state), last.metrics
 
     (whole, of_whole), (cut, of_cut) = train(None), train(1)
-    assert largest_difference(whole, cut) == 0
+    chex.assert_trees_all_equal(whole, cut)
     assert of_whole == of_cut
 
 

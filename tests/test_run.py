@@ -604,29 +604,21 @@ def test_a_signal_is_not_lost_where_python_drops_exceptions(monkeypatch, capsys)
     assert time.monotonic() - began < 5
 
 
-def test_a_signal_is_not_lost_where_a_library_catches_exceptions(monkeypatch, capsys):
-    """As JAX does while it starts a backend, and where it reads a compiled program from its cache."""
-
+@pytest.mark.parametrize(
+    ("caught", "made"),
+    [
+        # As JAX does while it starts a backend, and where it reads a compiled program from its cache.
+        (Exception, RuntimeError("Unable to initialize backend")),
+        # As a module in C does of whatever reaches it while it is imported, such as Matplotlib's ft2font.
+        (BaseException, ImportError("initialization failed")),
+    ],
+)
+def test_a_signal_is_not_lost_where_a_library_catches_exceptions(monkeypatch, capsys, caught, made):
     def main(config):
         try:
             signal.raise_signal(signal.SIGTERM)
-        except Exception as error:
-            raise RuntimeError("Unable to initialize backend") from error
-
-    status, out, err = call(monkeypatch, capsys, experiment=SimpleNamespace(main=main, Config=tiny.Config))
-    assert (status, out) == (143, "")
-    assert err.startswith("stopped; what was saved is whole")
-    assert err.count("\n") == 1
-
-
-def test_a_signal_is_not_lost_where_a_module_is_being_imported(monkeypatch, capsys):
-    """One in C, such as Matplotlib's ft2font, makes an ImportError of whatever reaches it."""
-
-    def main(config):
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        except BaseException as error:
-            raise ImportError("initialization failed") from error
+        except caught as error:
+            raise made from error
 
     status, out, err = call(monkeypatch, capsys, experiment=SimpleNamespace(main=main, Config=tiny.Config))
     assert (status, out) == (143, "")

@@ -40,17 +40,17 @@ class Jaxgen:
 
     def __init__(self, case: Case, images: Images) -> None:
         recipe, source, batch_size = case.recipe, case.source(images), case.config.batch_size
-        self.recipe, self.source, self.batch_size = recipe, source, batch_size
-        self.devices = find_devices(case.config)
+        devices = find_devices(case.config)
+        self.recipe, self.source, self.batch_size, self.devices = recipe, source, batch_size, devices
         self.steps = training.steps_per_epoch(recipe, source, batch_size)
         self.last_is_smaller = self.steps > source.size // batch_size
         self.done = 0
         init_key, training_key = jax.random.split(jax.random.key(0))
-        self.carry = jax.jit(lambda key: training.begin(recipe, source, recipe.init(key), batch_size))(init_key)
+        begin = jax.jit(lambda key: training.begin(recipe, source, recipe.init(key), batch_size, devices))
+        self.carry = begin(init_key)
         self.slices = training.slices(
-            recipe, source, self.carry, epochs=sys.maxsize, batch_size=batch_size, key=training_key,
-            devices=self.devices,
-        )  # fmt: skip
+            recipe, source, self.carry, epochs=sys.maxsize, batch_size=batch_size, key=training_key, devices=devices
+        )
         self.generator = jax.jit(case.generate)
 
     def train(self, steps: int) -> int:
