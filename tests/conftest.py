@@ -31,9 +31,11 @@ def forgotten():
 
 @pytest.fixture(scope="session", autouse=True)
 def caches_of_their_own(tmp_path_factory):
-    """The user's own data and compiled programs are neither used nor changed."""
+    """The user's own data and compiled programs are neither used nor changed. What a test compiles serves the next."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         yield
 
 
