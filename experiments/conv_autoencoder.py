@@ -56,7 +56,7 @@ def recipe(config: Config) -> jaxgen.Recipe:
 def main(config: Config) -> None:
     """Train a convolutional autoencoder, and look at what comes back out."""
     if config.summary:
-        print(layers.summary(network(dataclasses.replace(config, size=config.size or (32, 32)))))
+        print(layers.summary(network(check(dataclasses.replace(config, size=config.size or (32, 32))))))
         return
     load = partial(
         data.load, config.data, size=config.size, channels=config.channels, skip_bad=config.skip_bad, log=print
@@ -65,7 +65,7 @@ def main(config: Config) -> None:
     _, height, width, _ = train.images.shape
     config = dataclasses.replace(config, size=(height, width))
     module = network(check(config))
-    weights = torch_weights.load(module, config.weights) if config.weights and not config.resume else None
+    weights = torch_weights.load(module, config.weights) if config.weights and run.begins(config) else None
     originals = test.images[:10] / test.white
 
     with run.start(config, jaxgen.scaled(train.images, white=train.white)) as this_run:

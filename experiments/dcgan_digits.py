@@ -57,7 +57,7 @@ def main(config: Config) -> None:
         return
     generator, discriminator = dcgan.DigitsGenerator(), dcgan.DigitsDiscriminator()
     weights = None
-    if config.weights and not config.resume:
+    if config.weights and run.begins(config):
         weights = torch_weights.load_all({"generator": generator, "discriminator": discriminator}, config.weights)
     digits = data.load(config.data, size=(8, 8), channels=1, skip_bad=config.skip_bad, log=print)
 

@@ -6,6 +6,7 @@ python -m experiments.dcgan_mnist --sample 100 --seed 7
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import optax
@@ -13,7 +14,7 @@ import optax
 import jaxgen
 from jaxgen import data, pictures, run, torch_weights
 from jaxgen.command import command
-from jaxgen.config import Count, DataConfig, Free, Positive
+from jaxgen.config import Bound, Count, DataConfig, Free, Positive
 from jaxgen.models import dcgan
 from jaxgen.stored import load_for
 
@@ -24,8 +25,8 @@ class Config(DataConfig):
     """What to draw: mnist, fashion_mnist, cifar10, faces, digits, folder:PATH or tfds:NAME; made gray and 28×28."""
     epochs: Free[Count] = 25
     """Passes over the images, in all; more of them continue a finished run."""
-    batch_size: Count = 128
-    """Images a step; an epoch's last, smaller batch is dropped."""
+    batch_size: Annotated[int, Bound(2)] = 128
+    """Images a step, two at least for batch norm; an epoch's last, smaller batch is dropped."""
     learning_rate: Positive = 2e-4
     """Adam's, for both networks."""
     beta1: Positive = 0.5
@@ -56,7 +57,7 @@ def main(config: Config) -> None:
         return
     train = data.load(config.data, size=(28, 28), channels=1, skip_bad=config.skip_bad, log=print)
     weights = None
-    if config.weights and not config.resume:
+    if config.weights and run.begins(config):
         weights = torch_weights.load_all({"generator": generator, "discriminator": discriminator}, config.weights)
 
     with run.start(config, jaxgen.scaled(train.images, white=train.white)) as this_run:

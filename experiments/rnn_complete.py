@@ -112,7 +112,7 @@ def check(config: Config, height: int) -> None:
         raise InputError(f"--cell {' '.join(config.cell)}: name lstm, gru or each once")
     if config.weights and len(config.cell) > 1:
         raise InputError("--weights: is for one cell; name it with --cell lstm or --cell gru")
-    if config.weights and not config.resume:
+    if config.weights and run.begins(config):
         torch_weights.load(network(config), config.weights)  # what does not fit is refused before anything is written
 
 

@@ -33,8 +33,8 @@ class Config(DataConfig):
     """Dimensions of the latent space."""
     epochs: Free[Count] = 5
     """Passes over the images, in all; more of them continue a finished run."""
-    batch_size: Count = 30
-    """Images a step."""
+    batch_size: Annotated[int, Bound(2)] = 30
+    """Images a step, two at least for batch norm."""
     learning_rate: Positive = 1e-3
     """Adam's."""
     weight_decay: Annotated[float, Bound(0)] = 1e-5
@@ -48,6 +48,10 @@ class Config(DataConfig):
     test: Free[bool] = False
     """Train nothing: the loss of the test images under the finished run's model, or under --weights, forward only."""
 
+    @property
+    def looks_back(self) -> bool:
+        return self.resume or self.morph is not None or (self.test and self.weights is None)
+
 
 def recipe(config: Config) -> jaxgen.Recipe:
     optimizer = optax.chain(optax.add_decayed_weights(config.weight_decay), optax.adam(config.learning_rate))
@@ -57,12 +61,12 @@ def recipe(config: Config) -> jaxgen.Recipe:
 def main(config: Config) -> None:
     """Train a variational autoencoder, and look at its latent space."""
     module = vae.ConvVAE(config.latent)
-    weights = torch_weights.load(module, config.weights) if config.weights and not config.resume else None
+    weights = torch_weights.load(module, config.weights) if config.weights and run.begins(config) else None
     load = partial(data.load, config.data, size=(32, 32), channels=1, skip_bad=config.skip_bad, log=print)
     test = load("test")
     images = test.images / test.white
     if config.test:
-        found = figures(module, weights or load_for(config).variables, images, jax.random.key(config.seed))
+        found = figures(module, weights or trained(config), images, jax.random.key(config.seed))
         print("  ".join(f"{name} {value:.2f}" for name, value in found.items()))
         return
     if config.morph is not None:
@@ -91,6 +95,16 @@ def main(config: Config) -> None:
             frames = vae.morph(module, state.variables, class_means(means, test.labels, path), FRAMES)
             this_run.picture("morph", pictures.grid(frames[:: FRAMES // 5], columns=len(frames) // 4 + 1))
             this_run.animation("morph", [pictures.to_image(frame) for frame in frames])
+
+
+def trained(config: Config) -> training.PyTree:
+    """The finished run's variables."""
+    found = load_for(config)
+    if found.config.latent != config.latent:
+        raise InputError(
+            f"--latent {config.latent}: the run in {config.folder} has {found.config.latent}; leave the option out"
+        )
+    return found.variables
 
 
 GRID = 20  # images a side of the decoded latent plane
@@ -123,7 +137,7 @@ def morph(config: Config, module: vae.ConvVAE, images: jax.Array, labels: jax.Ar
         raise InputError("--morph: name two classes or more, as --morph 2 4 9")
     if missing := [number for number in path if not (labels == number).any()]:
         raise InputError(f"--morph {missing[0]}: there is no such class in {config.data}")
-    variables = load_for(config).variables
+    variables = trained(config)
     points = class_means(vae.encode(module, variables, images), labels, path)
     frames = vae.morph(module, variables, points, FRAMES)
     target = config.folder / "samples" / f"morph_{'_'.join(map(str, path))}"

@@ -15,7 +15,7 @@ import jax
 
 from jaxgen.config import Config, option
 from jaxgen.errors import InputError
-from jaxgen.run import Interrupted
+from jaxgen.run import Interrupted, find_device
 from jaxgen.stored import check_same_experiment, read_config
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -33,7 +33,9 @@ def command(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> NoR
         config = configuration(config_class, main.__doc__ or "", sys.argv[1:])
         cache_compiled_programs()
         provide_cpu_devices(config)
-        main(config)
+        # float32 is float32 on a GPU too, where JAX would otherwise take TensorFloat-32, of ten bits.
+        with jax.default_device(find_device(config.device)), jax.default_matmul_precision("highest"):
+            main(config)
     except InputError as error:
         status = say_why(error, 2)
     except BrokenPipeError:  # whoever reads our output, as `head`, has seen enough
@@ -84,15 +86,15 @@ def unless_interrupted(dropped: Any) -> None:
 
 
 def configuration(config_class: type[ConfigT], description: str, arguments: list[str]) -> ConfigT:
-    """What the arguments ask for; with `--resume` over the settings that the run was started with."""
+    """What the arguments ask for; where that is about a run that is there, over the settings it was started with."""
     config = parse(config_class(), description, arguments)
     found = read_config(config.folder)
-    if not config.resume or found is None:
+    if not config.looks_back or found is None:
         return config
     check_same_experiment(config, found)
     stored = config.under(found["options"], config.folder / "config.json")
     config = parse(stored, description, arguments)
-    if changed := config.differences(stored):
+    if config.resume and (changed := config.differences(stored)):
         name = changed[0]
         raise InputError(
             f"{option(name)} {getattr(config, name)}: the run in {config.folder} was started with "

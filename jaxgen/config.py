@@ -48,8 +48,8 @@ class Config:
     """When a value is not finite: stop, or skip the step that made it. Either way the log names step and batch."""
     self_check: Free[bool] = False
     """First compare every operation and its gradients with float64, and refuse to train if one is wrong."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """What layers multiply in while they learn; everything else stays float32. bf16 is for GPUs."""
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """What layers multiply in while they learn; everything else stays float32. tf32 and bf16 are for GPUs."""
     device: Free[str] = "auto"
     """Where to compute: auto, cpu, gpu, or one of several as gpu:1."""
     devices: Free[Count | None] = None
@@ -73,6 +73,11 @@ class Config:
     @property
     def folder(self) -> Path:
         return self.out or Path("runs") / self.module.rpartition(".")[2]
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether it is about a run that is there, whose settings are then the defaults."""
+        return self.resume
 
     def stored(self) -> dict[str, Any]:
         """Every option as JSON has it."""

@@ -73,7 +73,9 @@ def on_all(devices: Sequence[jax.Device], function: Callable[..., PyTree]) -> Ca
 
 def copied_to(devices: Sequence[jax.Device], tree: PyTree) -> PyTree:
     """The arrays with a copy on each device. The copy where they are now is their own memory."""
-    return jax.device_put(tree, NamedSharding(mesh(devices), EVERYWHERE)) if len(devices) > 1 else tree
+    if not devices:
+        return tree
+    return jax.device_put(tree, devices[0] if len(devices) == 1 else NamedSharding(mesh(devices), EVERYWHERE))
 
 
 def shown_to(devices: Sequence[jax.Device], arrays: PyTree) -> PyTree:

@@ -1,20 +1,24 @@
 """The same recipe in another precision."""
 
+import jax
+
 from jaxgen.layers import multiplying_in
 from jaxgen.training import Metrics, PyTree, Recipe
 
 
 def in_precision(recipe: Recipe, precision: str) -> Recipe:
-    """The recipe whose layers multiply in `precision`: "bf16", or "float32", which changes nothing.
+    """The recipe whose layers multiply in `precision`: "bf16", "tf32", or "float32", which changes nothing.
 
-    With bf16 parameters, optimiser, batch statistics, activations and losses stay float32, as PyTorch's autocast has it
-    (https://docs.pytorch.org/docs/stable/amp.html). No model knows of it.
+    With bf16 layers are given bfloat16 and give float32 back: parameters, optimiser, batch statistics and losses stay
+    float32, and an LSTM or a GRU goes through its whole sequence in bfloat16. With tf32 a GPU rounds what it multiplies
+    to TensorFloat-32, as PyTorch does after `torch.set_float32_matmul_precision("high")`
+    (https://docs.pytorch.org/docs/stable/notes/cuda.html); the CPU knows no such type. No model knows of either.
     """
     if precision == "float32":
         return recipe
 
     def update(state: PyTree, batch: PyTree, noise: PyTree) -> tuple[PyTree, Metrics]:
-        with multiplying_in("bfloat16"):
+        with multiplying_in("bfloat16") if precision == "bf16" else jax.default_matmul_precision("tensorfloat32"):
             return recipe.update(state, batch, noise)
 
     return recipe._replace(update=update)

@@ -1,4 +1,4 @@
-"""Progress of a run on the screen: a live line on a terminal, a plain line an epoch elsewhere."""
+"""Progress of a run on the screen: a line an epoch, and on a terminal a live one below."""
 
 import sys
 from collections.abc import Mapping
@@ -24,29 +24,29 @@ class Progress:
         if sys.stdout.isatty():
             from tqdm import tqdm
 
-            form = "epoch {desc} |{bar}| {rate_fmt}{postfix} · {remaining} left"
+            form = "epoch {desc} |{bar}| {rate_fmt} · {remaining} left"
             self.bar = tqdm(
-                total=epochs * steps, initial=epoch * steps + step, unit=" steps", bar_format=form, file=sys.stdout,
-                dynamic_ncols=True, leave=False,
+                desc=self.place(epoch), total=epochs * steps, initial=epoch * steps + step, unit=" steps",
+                bar_format=form, file=sys.stdout, dynamic_ncols=True, leave=False,
             )  # fmt: skip
 
     def update(self, epoch: int, step: int) -> None:
         """So far has the run come."""
         if self.bar is not None:
-            self.bar.set_description_str(f"{min(epoch + 1, self.epochs)}/{self.epochs}", refresh=False)
+            self.bar.set_description_str(self.place(epoch), refresh=False)
             self.bar.update(epoch * self.steps + step - self.bar.n)
+
+    def place(self, epoch: int) -> str:
+        return f"{min(epoch + 1, self.epochs)}/{self.epochs}"
 
     def epoch(self, epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
         """An epoch has ended, after so many seconds of training."""
         figures = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        if self.bar is not None:
-            self.bar.set_postfix_str(figures, refresh=False)
-            return
         rate, left = self.steps / seconds, (self.epochs - epoch) * seconds
-        print(f"epoch {epoch}/{self.epochs}  {figures}  {rate:,.1f} steps/s  {clock(left)} left", flush=True)
+        self.say(f"epoch {epoch}/{self.epochs}  {figures}  {rate:,.1f} steps/s  {clock(left)} left")
 
-    def note(self, text: str) -> None:
-        """Something out of the ordinary, in a line of its own."""
+    def say(self, text: str) -> None:
+        """A line of its own, which stays."""
         if self.bar is not None:
             self.bar.write(text)
         else:

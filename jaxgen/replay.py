@@ -4,7 +4,6 @@ A training notices such a value at the end of a slice. Since a step is a functio
 run again from a checkpoint, one by one, and the one to blame operation by operation.
 """
 
-import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -35,27 +34,31 @@ def find_bad_step(
     key: jax.Array,
     epoch: int,
     step: int,
+    epochs: int,
     left_out: Collection[tuple[int, int]] = (),
     devices: Sequence[jax.Device] = (),
-) -> BadStep:
+) -> BadStep | None:
     """The first step from (`epoch`, `step`) on after which a metric or a number of the state is not finite.
 
-    It runs until it has found one, in time and arithmetic as the training itself. `carry` stays the caller's.
+    It takes time and arithmetic as the training itself did. `carry` stays the caller's. None where all is finite until
+    `epochs` are finished: the device has then computed otherwise than the first time, as a GPU may.
 
     Args:
-        carry, key, batch_size, epoch, step, devices: as `jaxgen.training.slices` was given them.
+        carry, key, batch_size, epochs, epoch, step, devices: as `jaxgen.training.slices` was given them.
         left_out: steps as (epoch, step) that the training left out, and this does too.
     """
     place = epoch, step
     while True:  # once, and once more for every step that is left out
         pieces = slices(
-            recipe, source, copied(carry), epochs=sys.maxsize, batch_size=batch_size, key=key,
+            recipe, source, copied(carry), epochs=epochs, batch_size=batch_size, key=key,
             epoch=place[0], step=place[1], longest=1, devices=devices,
         )  # fmt: skip
         for piece in pieces:
             if place in left_out or int(piece.carry.bad_step) >= 0:
                 break
             carry, place = copied(piece.carry), (piece.epoch, piece.step)
+        else:
+            return None
         if place not in left_out:
             break
         place = place[0], place[1] + 1

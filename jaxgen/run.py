@@ -2,7 +2,7 @@
 
 runs/NAME/
   config.json       every option, so that the run can be repeated from it
-  environment.json  versions, platform, devices, seed, git commit
+  environment.json  versions, platform, the devices that share a batch, seed, git commit
   metrics.jsonl     a line an epoch
   events.jsonl      what else there is to remember: checkpoints, steps gone wrong, notes
   checkpoints/      the last few, by step, and the best where a figure says which that is
@@ -83,10 +83,10 @@ def start(config: Config, data: Source, group: Config | None = None) -> Iterator
     else:
         check_new_folder(folder)
     found = newest_checkpoint(config) if config.resume else None
-    with jax.default_device(devices[0]), locked(folder), Progress() as progress:
+    with locked(folder), Progress() as progress:
         run = Run(config, data, devices, progress, found, way_on(group or config))
         if not run.already_done:
-            describe(config, data_sha256)
+            describe(config, devices, data_sha256)
         yield run
         run.finish()
 
@@ -97,11 +97,11 @@ def way_on(config: Config) -> str:
     return f"python -m {config.module}{out} --resume"
 
 
-def describe(config: Config, data_sha256: str) -> None:
+def describe(config: Config, devices: Sequence[jax.Device], data_sha256: str) -> None:
     """Write `config.json` and `environment.json`."""
     about = {"experiment": config.module, "options": config.stored(), "data_sha256": data_sha256}
     write_json(config.folder / "config.json", about)
-    write_json(config.folder / "environment.json", environment(config))
+    write_json(config.folder / "environment.json", environment(config, devices))
 
 
 def find_device(name: str) -> jax.Device:
@@ -132,8 +132,7 @@ def find_devices(config: Config) -> Sequence[jax.Device]:
 
 
 def check_operations(device: jax.Device) -> None:
-    with jax.default_device(device):
-        worst = selfcheck.check()
+    worst = selfcheck.check(device)
     print(f"self-check: operations and gradients agree with float64 to {worst:.0e}", flush=True)
 
 
@@ -158,10 +157,15 @@ def check_same_run(config: Config, data_sha256: str) -> None:
         raise InputError(f"{folder}: the run was started on other data; give it the same, or start another with --out")
 
 
+def begins(config: Config) -> bool:
+    """Whether the run starts from its first step: it is new, or was stopped before it had a checkpoint."""
+    return not (config.resume and checkpoint.numbered(config.folder / "checkpoints"))
+
+
 def newest_checkpoint(config: Config) -> Found | None:
     """The checkpoint to go on from; None where the run was stopped before it had one."""
     folder = config.folder
-    if not (folder / "metrics.jsonl").exists() and not checkpoint.numbered(folder / "checkpoints"):
+    if begins(config) and not (folder / "metrics.jsonl").exists():
         return None
     found = newest_good(folder)
     if found.about["epoch"] > config.epochs > finished_epochs(folder):
@@ -204,13 +208,13 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def environment(config: Config) -> dict[str, Any]:
+def environment(config: Config, devices: Sequence[jax.Device]) -> dict[str, Any]:
     packages = ["jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"]
     return {
         "python": sys.version.split()[0],
         **{name: version(name) for name in packages},
-        "platform": jax.default_backend(),
-        "devices": [device.device_kind for device in jax.devices()],
+        "platform": devices[0].platform,
+        "devices": [device.device_kind for device in devices],  # that share every batch
         "seed": config.seed,
         "git_commit": git_commit(),
         "command": [config.module, *sys.argv[1:]],
@@ -255,10 +259,12 @@ def start_group(config: Config, data: Source) -> Iterator[Group]:
     data_sha256 = digest(data.arrays)
     if config.resume:
         check_same_run(config, data_sha256)
+        for begun in sorted(config.folder.glob("*/config.json")):  # what one refuses, the group's folder must not say
+            newest_checkpoint(dataclasses.replace(config, out=begun.parent))
     else:
         check_new_folder(config.folder)
     with locked(config.folder):
-        describe(config, data_sha256)
+        describe(config, devices, data_sha256)
         yield Group(config, data)
 
 
@@ -288,7 +294,7 @@ class Run:
         self.noted: set[str] = set()
         self.best: str | None = None  # the metric by which the best checkpoint is kept
         self.only_as_last = False  # a drawing is under way that the end asked for, not its period
-        self.drawn_as_last: list[str] = []  # pictures of such drawings: a longer run would not have them
+        self.drawn_as_last: list[str] = []  # what such drawings wrote: a longer run would not have it
         self.already_done = found is not None and finished_epochs(self.folder) >= config.epochs
 
     def key(self, use: str, number: int = 0) -> jax.Array:
@@ -342,7 +348,7 @@ class Run:
         def begin(key: jax.Array, weights: PyTree) -> Carry:
             return training.begin(recipe, self.data, recipe.init(key, weights), config.batch_size, self.devices)
 
-        carry = begin(self.key("init"), weights)
+        carry = jax.device_put(begin(self.key("init"), weights), self.devices[0])
         self.steps = training.steps_per_epoch(recipe, self.data, config.batch_size)
         with self.stopping_on_signals():
             if self.found is not None:
@@ -369,7 +375,7 @@ class Run:
                 return carry
             carry = piece.carry
             if int(carry.bad_step) >= 0:
-                bad = self.look_into_bad_step(recipe, carry, left_out)
+                bad = self.look_into_bad_step(recipe, piece, left_out)
                 left_out.add((bad.epoch, bad.step))
                 carry, pieces = bad.before, self.pieces(recipe, bad.before, bad.epoch, bad.step + 1)
                 continue
@@ -390,23 +396,32 @@ class Run:
             key=self.key("training"), epoch=epoch, step=step, devices=self.devices,
         )  # fmt: skip
 
-    def look_into_bad_step(self, recipe: Recipe, like: Carry, left_out: Collection[tuple[int, int]]) -> BadStep:
+    def look_into_bad_step(
+        self, recipe: Recipe, noticed: training.Slice, left_out: Collection[tuple[int, int]]
+    ) -> BadStep:
         """The step after which a value was not finite: named in the log, and on the screen.
 
         Raises:
-            FloatingPointError: that is to end the run; always where the step before was left out already.
+            FloatingPointError: that is to end the run; always where the step before was left out already, or the step
+                is not found.
         """
         path, about, _ = newest_good(self.folder)
-        self.progress.note(f"a value is not finite; looking for the step, from checkpoint {path.name} on")
+        self.progress.say(f"a value is not finite; looking for the step, from checkpoint {path.name} on")
         self.replaying = True
         if self.stop_signal is not None:
             raise self.interrupted(self.stop_signal)
-        carry = Carry(**checkpoint.restore(path, like._asdict()))
+        carry = Carry(**checkpoint.restore(path, noticed.carry._asdict()))
         bad = find_bad_step(
             recipe, self.data, carry, batch_size=self.config.batch_size, key=self.key("training"),
-            epoch=about["epoch"], step=about["step"], left_out=left_out, devices=self.devices,
+            epochs=noticed.epoch + (noticed.metrics is None), epoch=about["epoch"], step=about["step"],
+            left_out=left_out, devices=self.devices,
         )  # fmt: skip
         self.replaying = False
+        if bad is None:
+            raise FloatingPointError(
+                f"a value was not finite, but all were when the steps from {path} on were run again: the device does "
+                f"not compute the same twice; that checkpoint is good, and {self.way_on} goes on from there"
+            )
         skip = self.config.on_nan == "skip" and self.steps > 1 and (bad.epoch, bad.step - 1) not in left_out
         self.log.event(
             {
@@ -416,7 +431,7 @@ class Run:
         )  # fmt: skip
         said = f"epoch {bad.epoch + 1}, step {bad.step + 1}: not finite is first {bad.tensor}"
         if skip:
-            self.progress.note(f"{said}; that step is left out")
+            self.progress.say(f"{said}; that step is left out")
             return bad
         way = "two in a row are not left out" if self.config.on_nan == "skip" else "--on-nan skip leaves it out"
         raise FloatingPointError(f"{said}; {path} is good, and {self.way_on} goes on from there ({way})")
@@ -431,7 +446,7 @@ class Run:
             if text not in self.noted and is_true(metrics):
                 self.noted.add(text)
                 self.log.event({"event": "note", "epoch": epoch, "step": 0, "text": text})
-                self.progress.note(f"epoch {epoch}: {text}")
+                self.progress.say(f"epoch {epoch}: {text}")
 
     def remember(self, line: dict[str, float]) -> None:
         for name, value in line.items():
@@ -477,14 +492,15 @@ class Run:
                 bad.rename(bad.with_name(f"damaged-{bad.name}"))
                 print(f"set aside as damaged-{bad.name}: {why}", file=sys.stderr)
             self.log.drop_later(epoch, step)
-            self.drop_pictures(about)
+            self.drop_drawn(about)
         return Carry(**checkpoint.restore(path, like._asdict())), epoch, step, about["seconds"]
 
-    def drop_pictures(self, about: dict[str, Any]) -> None:
-        """Drop pictures of later epochs, and those that were drawn only because the run ended there."""
+    def drop_drawn(self, about: dict[str, Any]) -> None:
+        """Drop pictures and weights of later epochs, and those that were drawn only because the run ended there."""
         folder = self.folder / "pictures"
-        for path in folder.rglob("*.png"):
-            name = str(path.relative_to(folder).with_suffix(""))
+        drawn = {path: str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.png")}
+        drawn |= {path: path.name for path in self.folder.glob("*.safetensors")}
+        for path, name in drawn.items():
             no_longer_last = about["epochs"] != self.config.epochs and name in about["drawn_as_last"]
             if epoch_of(path) > about["epoch"] or no_longer_last:
                 path.unlink()
@@ -528,9 +544,11 @@ class Run:
     def weights(self, variables: PyTree, suffix: str = "") -> None:
         """Write each network's weights under PyTorch's names: `generator_010.safetensors` with the suffix `_010`."""
         about = {"experiment": self.config.module, **self.config.stored()}
-        for name, network in networks(variables).items():
-            tensors = torch_weights.flatten(network)
-            write(self.folder / f"{name}{suffix}.safetensors", torch_weights.to_safetensors(tensors, about))
+        for network, its_variables in networks(variables).items():
+            tensors, name = torch_weights.flatten(its_variables), f"{network}{suffix}.safetensors"
+            write(self.folder / name, torch_weights.to_safetensors(tensors, about))
+            if self.only_as_last:
+                self.drawn_as_last.append(name)
 
     def finish(self) -> None:
         """Write the weights, the last act of a run: they mark it as finished. Name what there is to look at."""

@@ -25,8 +25,9 @@ Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight); the m
 class Recipe(NamedTuple):
     """How a model learns, as pure functions.
 
-    Where devices share a batch, `update` is given one device's shard of it and of the noise, and takes the mean of
-    gradients and metrics over them all (`parallel.mean_over_shards`).
+    Where devices share a batch, `update` is given one device's shard of it and of the noise. It multiplies what is a
+    sum over the batch by `parallel.shards()`, and takes the mean of gradients and metrics over them all
+    (`parallel.mean_over_shards`).
     """
 
     init: Callable[..., PyTree]  # (key, weights=None) -> state: parameters, running statistics, optimiser states
@@ -85,7 +86,11 @@ def as_source(data: Source | jax.Array | np.ndarray) -> Source:
     array = jnp.asarray(data)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise InputError(f"data of type {array.dtype}: scale it first, as with jaxgen.scaled(images, -1, 1)")
-    return Source(array, array.shape[0], lambda arrays, rows: arrays[rows])
+    return Source(array, array.shape[0], rows_of)
+
+
+def rows_of(array: jax.Array, rows: jax.Array) -> jax.Array:
+    return array[rows]
 
 
 def begin(recipe: Recipe, source: Source, state: PyTree, batch_size: int, devices: Sequence[jax.Device] = ()) -> Carry:
@@ -208,7 +213,8 @@ def slices(
         key: what the order of every epoch and the noise of every step follow from.
         epoch, step: finished epochs, and steps done in the one under way.
         longest: steps that a slice has at most.
-        devices: several that share every batch; what a slice hands out is on the first of them.
+        devices: what trains, in place of JAX's default; several share every batch. What a slice hands out is on the
+            first of them.
     """
     keys = jax.random.split(key)
     whole, rest = divmod(source.size, batch_size)
@@ -271,7 +277,8 @@ def fit(
         state: from `recipe.init`; it is copied and stays the caller's.
         data: a `Source`, or a float array `[N, ...]` already in the recipe's range.
         key: order and noise follow from it; the same key gives the same training.
-        devices: several that share every batch, as `jax.devices()`; to rounding, the training is that of one.
+        devices: what trains, in place of JAX's default, as `jax.devices()`. Several share every batch; to rounding, the
+            training is that of one.
 
     Returns:
         The trained state, and the mean of every metric in every epoch: `history["loss"][0]` is the first epoch's.

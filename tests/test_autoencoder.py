@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_sample_image
 
 from jaxgen import torch_weights
-from jaxgen.layers import Linear, flatten, initial, unflatten
+from jaxgen.layers import BatchNorm, Linear, flatten, initial, unflatten
 from jaxgen.models import autoencoder
 from jaxgen.models.autoencoder import ConvAutoencoder, Decoder
 from tests import torch_recipes
@@ -119,6 +119,18 @@ def test_other_plugs_sizes_and_channels_learn(module: ConvAutoencoder) -> None:
         losses.append(metrics["loss"][0])
     assert losses[-1] < losses[0] / 2
     assert recipe.variables(state)["params"].keys() == {"enc", "dec"}
+
+
+class NormalisedEncoder(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return BatchNorm()(DenseEncoder()(x))
+
+
+def test_plugs_that_keep_more_than_parameters_are_refused() -> None:
+    recipe = autoencoder.recipe(ConvAutoencoder(NormalisedEncoder(), DenseDecoder(), (8, 8, 3)))
+    with pytest.raises(ValueError, match="keeps batch_stats"):
+        recipe.init(jax.random.key(0))
 
 
 @pytest.mark.parametrize("shape", [(30, 32, 3), (32, 32, 1)])

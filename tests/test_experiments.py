@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ from PIL import Image, ImageSequence
 
 import jaxgen
 from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
-from tests.test_run import bits, call, contents
+from tests.test_run import bits, call, contents, snapshot
 
 EXPERIMENTS = [conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist]
 
@@ -109,6 +110,16 @@ def test_rnn_complete_compares_both_cells(tmp_path, images, monkeypatch, capsys)
     )
     assert (status, err) == (0, "")
     assert len(metrics(tmp_path / "run" / "gru")) == 3
+    (tmp_path / "run" / "gru" / "model.safetensors").unlink()  # as if it were to have gone further
+    before = snapshot(tmp_path / "run")
+    status, out, err = call(
+        monkeypatch, capsys, "--resume", "--epochs", "2", "--out", str(tmp_path / "run"), experiment=rnn_complete
+    )
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "--epochs 2: the run in" in err
+    assert snapshot(tmp_path / "run") == before
+    with pytest.raises(jaxgen.InputError, match=r"holds several runs; load one of .*/gru, .*/lstm"):
+        jaxgen.load(tmp_path / "run")
 
 
 def test_rnn_complete_of_one_cell_takes_the_datas_size(tmp_path, images, monkeypatch, capsys):
@@ -134,6 +145,22 @@ def test_conv_autoencoder(tmp_path, images, monkeypatch, capsys):
     assert metrics(tmp_path / "again")[0]["loss"] < metrics(tmp_path / "run")[0]["loss"]
 
 
+def test_a_run_stopped_before_its_first_checkpoint_still_starts_from_the_weights(tmp_path, images, monkeypatch, capsys):
+    def train(name, *options):
+        options = ["--data", images, "--batch-size", "6", "--epochs", "1", "--out", str(tmp_path / name), *options]
+        assert call(monkeypatch, capsys, *options, experiment=conv_autoencoder)[0] == 0
+
+    train("first", "--seed", "1")
+    weights = ("--weights", str(tmp_path / "first" / "model.safetensors"))
+    train("through", *weights)
+    train("stopped", *weights)
+    for path in (tmp_path / "stopped").iterdir():
+        if path.name != "config.json":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    train("stopped", "--resume")
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "through")
+
+
 def test_a_run_goes_on_in_its_own_precision_alone(tmp_path, images, monkeypatch, capsys):
     def train(*options):
         return call(monkeypatch, capsys, "--out", str(tmp_path), *options, experiment=conv_autoencoder)
@@ -153,6 +180,9 @@ def test_conv_autoencoder_summary(monkeypatch, capsys):
     assert (status, err) == (0, "")
     for said in ("32×32×16", "16×16×16", "8×8×8", "32×32×3", "(8−1)·2 − 2·0 + 1·(2−1) + 1", "2,331"):
         assert said in out
+    status, out, err = call(monkeypatch, capsys, "--summary", "--size", "30", "32", experiment=conv_autoencoder)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "multiples of four" in err
 
 
 def test_dcgan_mnist(tmp_path, images, monkeypatch, capsys):
@@ -164,6 +194,10 @@ def test_dcgan_mnist(tmp_path, images, monkeypatch, capsys):
     networks = ("generator", "discriminator")
     assert weights == {f"{name}{suffix}.safetensors" for name in networks for suffix in ("", "_001", "_002")}
     assert metrics(tmp_path / "run")[0].keys() == {"epoch", "loss_discriminator", "loss_generator", "seconds"}
+    longer = ["--resume", "--epochs", "3", "--out", str(tmp_path / "run")]
+    assert call(monkeypatch, capsys, *longer, experiment=dcgan_mnist)[0] == 0
+    weights = {path.name for path in (tmp_path / "run").glob("*.safetensors")}
+    assert weights == {f"{name}{suffix}.safetensors" for name in networks for suffix in ("", "_001", "_003")}
 
 
 def test_vae_mnist(tmp_path, images, monkeypatch, capsys):
@@ -177,11 +211,13 @@ def test_vae_mnist(tmp_path, images, monkeypatch, capsys):
     }
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["test_loss"] == pytest.approx(results["test_reconstruction"] + results["test_kl"], rel=1e-5)
-    same = ["--data", images, "--latent", "3", "--out", out]
-    status, said, err = call(monkeypatch, capsys, *same, "--test", experiment=vae_mnist)
+    status, said, err = call(monkeypatch, capsys, "--out", out, "--test", experiment=vae_mnist)
     assert (status, err) == (0, "")
     assert re.fullmatch(r"test_loss [\d.]+  test_reconstruction [\d.]+  test_kl [\d.]+\n", said)
-    status, said, err = call(monkeypatch, capsys, *same, "--morph", "0", "1", "0", experiment=vae_mnist)
+    status, said, err = call(monkeypatch, capsys, "--out", out, "--test", "--latent", "2", experiment=vae_mnist)
+    assert (status, said, err.count("\n")) == (2, "", 1)
+    assert f"--latent 2: the run in {out} has 3" in err
+    status, said, err = call(monkeypatch, capsys, "--out", out, "--morph", "0", "1", "0", experiment=vae_mnist)
     assert (status, err) == (0, "")
     with Image.open(tmp_path / "run" / "samples" / "morph_0_1_0.gif") as animation:
         shown = [frame.info["duration"] for frame in ImageSequence.Iterator(animation)]
@@ -214,6 +250,9 @@ BAD = {
     "no run to test": (vae_mnist, ["--data", "digits", "--test"], "no run there"),
     "no run to sample from": (dcgan_mnist, ["--sample", "4"], "no run there"),
     "more samples a batch than there are": (dcgan_digits, ["--batch-size", "1798"], "the 1797 examples"),
+    "a batch of one for batch norm": (vae_mnist, ["--batch-size", "1"], "--batch-size 1: must be 2 or more"),
+    "a batch of one for both networks": (dcgan_mnist, ["--batch-size", "1"], "--batch-size 1: must be 2 or more"),
+    "samples on a device that is not there": (dcgan_mnist, ["--sample", "4", "--device", "cpu:9"], "--device cpu:9"),
     "a negative weight decay": (vae_mnist, ["--weight-decay", "-1"], "--weight-decay"),
 }
 

@@ -43,6 +43,16 @@ def test_every_product_is_of_its_precision(name, name_of_it, kind):
     assert {leaf.dtype for leaf in jax.tree.leaves(metrics)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.parametrize(("kind", "attribute"), [("float32", "HIGHEST"), ("tf32", "HIGH"), ("bf16", "HIGHEST")])
+def test_only_tf32_lets_a_gpu_round_what_it_multiplies(kind, attribute):
+    """Under the precision that `jaxgen.command` sets for everything; HIGH is JAX's word for TensorFloat-32."""
+    with jax.default_matmul_precision("highest"):
+        recipe, arguments = in_precision("conv_autoencoder", kind)
+        exported = jax.export.export(jax.jit(recipe.update), platforms=["cuda"])(*jax.eval_shape(arguments))
+    precisions = re.findall(r"#stablehlo<precision (\w+)>|precision = \[(\w+), (\w+)\]", exported.mlir_module())
+    assert {word for found in precisions for word in found if word} == {attribute}
+
+
 @pytest.mark.parametrize(
     "module",
     [

@@ -1,6 +1,8 @@
 """The README: its snippets run as printed, and what it names is there."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,12 @@ def test_a_link_leads_somewhere(target):
 def test_a_command_is_there(module):
     path = ROOT / module.replace(".", "/")
     assert path.with_suffix(".py").exists() or (path / "__main__.py").exists()
+
+
+def test_what_it_names_is_there_once_jaxgen_is_imported():
+    names = sorted(set(re.findall(r"`(jaxgen\.[\w.]+\w)", TEXT)))
+    assert len(names) > 3
+    subprocess.run([sys.executable, "-c", f"import jaxgen; {'; '.join(names)}"], cwd=ROOT, check=True)
 
 
 def test_ci_finds_the_test_command():

@@ -24,7 +24,7 @@ def found(recipe, data, epoch=0, step=0, batch_size=BATCH, left_out=()):
     else:
         carry = training.begin(recipe, source, recipe.init(jax.random.key(0)), batch_size)
         epoch = step = 0
-    options = {"batch_size": batch_size, "key": KEY, "epoch": epoch, "step": step, "left_out": left_out}
+    options = {"batch_size": batch_size, "key": KEY, "epochs": 9, "epoch": epoch, "step": step, "left_out": left_out}
     return replay.find_bad_step(recipe, source, carry, **options)
 
 
@@ -39,6 +39,10 @@ def test_the_batch_with_the_bad_example_is_found(bad_row):
     assert bad.rows == np.asarray(order)[bad.step * BATCH :][:BATCH].tolist()
     assert bad.tensor == f"['batch'] float32[{len(bad.rows)}, 8, 8, 1]"
     assert training.check_finite(training.Slice(0, 1, bad.before, None)) is None
+
+
+def test_none_is_found_where_there_is_none():
+    assert found(tiny.recipe(tiny.Config()), tiny.points()) is None
 
 
 def test_it_is_the_same_step_from_every_checkpoint_before():

@@ -94,6 +94,7 @@ def test_the_folder_of_a_run(through):
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["jax"] == jax.__version__
     assert environment["seed"] == 0
+    assert (environment["platform"], environment["devices"]) == ("cpu", ["cpu", "cpu"])  # two of the four share a batch
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [line["loss"] for line in lines] == history["loss"]
@@ -253,6 +254,40 @@ def test_two_runs_are_the_same_to_the_last_bit_and_another_seed_is_not(through, 
     assert contents(tmp_path / "other")["history"] != contents(through[0])["history"]
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_what_is_drawn_is_on_the_runs_device_from_the_start(tmp_path, monkeypatch, devices):
+    """Committed to it, or what draws would be compiled once for the untrained state and once for those after it."""
+    seen = []
+    fit = run.Run.fit
+
+    def look(epoch, state):
+        seen.extend((leaf.device, leaf.committed) for leaf in jax.tree.leaves(state))
+
+    def watched(self, recipe, drawings, **options):
+        return fit(self, recipe, [*drawings, (1, look)], **options)
+
+    monkeypatch.setattr(run.Run, "fit", watched)
+    tiny.main(tiny.Config(out=tmp_path / "run", epochs=2, device="cpu:1", devices=devices))
+    assert set(seen) == {(jax.devices()[1], True)}
+
+
+def test_everything_is_on_the_device_that_was_asked_for(monkeypatch, capsys):
+    def main(config):
+        print(jax.numpy.zeros(()).device)
+
+    experiment = SimpleNamespace(main=main, Config=tiny.Config)
+    assert call(monkeypatch, capsys, "--device", "cpu:2", experiment=experiment)[:2] == (0, f"{jax.devices()[2]}\n")
+
+
+def test_float32_is_float32_on_a_gpu_too(monkeypatch, capsys):
+    def main(config):
+        square = jax.ShapeDtypeStruct((2, 2), np.float32)
+        print(jax.export.export(jax.jit(jax.numpy.dot), platforms=["cuda"])(square, square).mlir_module())
+
+    _, lowered, _ = call(monkeypatch, capsys, experiment=SimpleNamespace(main=main, Config=tiny.Config))
+    assert "precision = [HIGHEST, HIGHEST]" in lowered
+
+
 def test_load_gives_a_notebook_what_was_trained(through):
     trained = jaxgen.load(through[0])
     assert bits(trained.variables) == bits(through[1].variables)
@@ -323,6 +358,19 @@ def test_two_bad_steps_in_a_row_are_the_models_fault(tmp_path, monkeypatch, caps
     assert "two in a row are not left out" in err
 
 
+def test_a_bad_step_that_does_not_come_again_ends_the_run(tmp_path, bad_point, monkeypatch, capsys):
+    """As on a device that does not compute the same twice: here the data is good when the steps are run again."""
+    search = run.find_bad_step
+    good = training.as_source(np.zeros_like(tiny.points()))
+    monkeypatch.setattr(
+        run, "find_bad_step", lambda recipe, _, *others, **options: search(recipe, good, *others, **options)
+    )
+    status, _, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"))
+    assert (status, err.count("\n")) == (1, 1)
+    assert "the device does not compute the same twice" in err
+    assert f"python -m tests.tiny --out {tmp_path / 'run'} --resume goes on from there" in err
+
+
 def newest(folder: Path) -> Path:
     return checkpoint.numbered(folder / "checkpoints")[-1]
 
@@ -336,6 +384,16 @@ def test_a_plain_line_an_epoch_and_the_results_at_the_end(tmp_path, monkeypatch,
     assert lines[1].startswith("epoch 2/2")
     assert f"run       {out}" in lines
     assert str(out / "pictures" / "loss.png") in text
+
+
+def test_a_live_line_below_them_on_a_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    status, text, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"), "--epochs", "2")
+    assert (status, err) == (0, "")
+    shown = re.split(r"[\r\n]", text)
+    assert [line[:9] for line in shown if re.match(r"epoch \d/2  loss", line)] == ["epoch 1/2", "epoch 2/2"]
+    assert any(re.match(r"epoch \d/2 \|.* steps/s.*left", line) for line in shown)
+    assert "epoch  " not in text  # without its number, while the first step is compiled
 
 
 def test_help_states_defaults(monkeypatch, capsys):

@@ -15,7 +15,7 @@ def max_pool_case() -> selfcheck.Case:
 
 
 def test_every_operation_is_right_here():
-    assert selfcheck.check() < 1e-5
+    assert selfcheck.check(jax.devices()[0]) < 1e-5
 
 
 def test_a_run_is_started_after_it(tmp_path, monkeypatch, capsys):
@@ -55,4 +55,4 @@ def test_a_value_that_is_not_finite_is_wrong(monkeypatch):
     case = max_pool_case()
     monkeypatch.setattr(selfcheck, "cases", lambda: [case._replace(ours=lambda x: case.ours(x) * jnp.nan)])
     with pytest.raises(InputError, match="computes wrongly"):
-        selfcheck.check()
+        selfcheck.check(jax.devices()[0])

@@ -37,7 +37,8 @@ class Decoder(nn.Module):
 class ConvAutoencoder(nn.Module):
     """Images `[B, *input_shape]` -> their reconstructions.
 
-    `encoder` and `decoder` are plugs: any two modules of which the second undoes the first's change of shape.
+    `encoder` and `decoder` are plugs: any two modules of which the second undoes the first's change of shape, and which
+    keep nothing but parameters (no running statistics, as batch norm does).
     """
 
     encoder: nn.Module = Encoder()
@@ -73,6 +74,8 @@ def recipe(module: nn.Module | None = None, optimizer: optax.GradientTransformat
 
     def init(key: jax.Array, weights: PyTree = None) -> State:
         variables = jax.tree.map(jnp.array, weights or initial(module, key))
+        if others := variables.keys() - {"params"}:
+            raise ValueError(f"the module keeps {', '.join(sorted(others))}; this recipe trains parameters only")
         return State(variables, optimizer.init(variables["params"]))
 
     def update(state: State, batch: jax.Array, noise: Noise) -> tuple[State, Metrics]:

@@ -2,7 +2,7 @@
 
 Radford, Metz and Chintala, "Unsupervised representation learning with deep convolutional generative adversarial
 networks", 2015 (https://arxiv.org/abs/1511.06434), as two PyTorch tutorials have it. The two differ in their networks,
-in the distribution of the latent vector and in what they call a step; the README has both step by step.
+in the distribution of the latent vector and in what they call a step, which the two recipes say.
 Discriminators return logits.
 """
 
