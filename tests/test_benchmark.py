@@ -287,7 +287,7 @@ def test_short_run_writes_table_and_json(
 ) -> None:
     effort = race.Effort((race.EAGER,), rounds=2, training=0.01, generating_rounds=2, generating=0.01, starts=0)
     monkeypatch.setattr(benchmark, "QUICK", effort)
-    monkeypatch.setattr(benchmark, "matmul_rate", lambda: 1e11)
+    monkeypatch.setattr(benchmark, "matmul_rate", lambda products: 1e11)
     monkeypatch.setattr(benchmark, "load", lambda *_, **__: images.random_images((100, 32, 32, 3)))
     monkeypatch.setenv("JAXGEN_DATA", str(tmp_path))
     out = tmp_path / "folder" / "figures.json"

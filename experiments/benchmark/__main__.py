@@ -27,7 +27,7 @@ from jaxgen.command import parse, provide_cpu_devices, say_why
 from jaxgen.errors import InputError
 from jaxgen.run import git_commit, write_json
 
-QUICK = Effort(rivals=(EAGER,), rounds=6, training=0.25, generating_rounds=0, profiled=0, starts=0)
+QUICK = Effort(rivals=(EAGER,), rounds=6, training=0.25, products=2, generating_rounds=0, profiled=0, starts=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,13 +91,13 @@ def measure(name: str, effort: Effort) -> dict[str, Any]:
     case = CASES[name]()
     images = load(case.config.data, size=case.shape[:2], channels=case.shape[2])
     floats = case.floats(images)
-    ours = Jaxgen(case, images)
+    ours = Jaxgen(case, images, seconds=min(0.5, effort.training))
     rivals = {rival: PyTorch(name, floats, compile=rival == COMPILED) for rival in effort.rivals}
 
     say(name, "training")
-    rate = matmul_rate()
+    rate = matmul_rate(effort.products)
     training = race_training(ours, rivals, effort)
-    least = floor(ours.recipe, ours.source, ours.batch_size, max(rate, matmul_rate()))
+    least = floor(ours.recipe, ours.source, ours.batch_size, max(rate, matmul_rate(effort.products)))
     generation: dict[str, Any] = {}
     if effort.generating_rounds:
         say(name, "generating")

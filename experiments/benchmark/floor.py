@@ -83,7 +83,7 @@ def differentiated(*values: jax.Array) -> list[bool]:
     return answers
 
 
-def matmul_rate(size: int = 2048, repeats: int = 5) -> float:
+def matmul_rate(repeats: int, size: int = 2048) -> float:
     """Multiply-adds a second in a float32 product of two square matrices: the best of XLA's and PyTorch's."""
     import torch
 

@@ -29,6 +29,7 @@ class Effort(NamedTuple):
     rivals: tuple[str, ...] = (EAGER, COMPILED)
     rounds: int = 12  # turns of each system in training
     training: float = 2.0  # seconds that ours trains in a turn
+    products: int = 5  # large ones, of each system, before and after
     generating_rounds: int = 12  # or 0
     generating: float = 0.3
     profiled: int = 50  # steps under the profiler, at most; or 0
@@ -36,9 +37,9 @@ class Effort(NamedTuple):
 
 
 class Jaxgen:
-    """Our training of a recipe. It goes on where the last call of `train` ended."""
+    """Our training of a recipe, in slices of about so many seconds. It goes on where the last call of `train` ended."""
 
-    def __init__(self, case: Case, images: Images) -> None:
+    def __init__(self, case: Case, images: Images, *, seconds: float = 0.5) -> None:
         recipe, source, batch_size = case.recipe, case.source(images), case.config.batch_size
         devices = find_devices(case.config)
         self.recipe, self.source, self.batch_size, self.devices = recipe, source, batch_size, devices
@@ -49,8 +50,9 @@ class Jaxgen:
         begin = jax.jit(lambda key: training.begin(recipe, source, recipe.init(key), batch_size, devices))
         self.carry = begin(init_key)
         self.slices = training.slices(
-            recipe, source, self.carry, epochs=sys.maxsize, batch_size=batch_size, key=training_key, devices=devices
-        )
+            recipe, source, self.carry, epochs=sys.maxsize, batch_size=batch_size, key=training_key, seconds=seconds,
+            devices=devices,
+        )  # fmt: skip
         self.generator = jax.jit(case.generate)
 
     def train(self, steps: int) -> int:
@@ -138,7 +140,7 @@ def turn_length(ours: Jaxgen, seconds: float) -> int:
     """
     ours.train(ours.steps if ours.last_is_smaller else 1)  # a last, smaller batch is a program of its own
     began, done = time.perf_counter(), 0
-    while time.perf_counter() - began < 1:
+    while time.perf_counter() - began < min(1, seconds):
         done += ours.train(1)
     a_step = (time.perf_counter() - began) / done
     if ours.steps * a_step > seconds:
