@@ -67,6 +67,7 @@ def main(config: Config) -> None:
     """Complete images from their top half, row by row, with an LSTM and with a GRU."""
     load = partial(data.load, config.data, size=config.size, channels=1, skip_bad=config.skip_bad, log=print)
     train, validation = load("train"), load("test")
+    data.check_alike(train, validation)
     height, width = train.images.shape[1:3]
     length = config.sequence_length or height // 2
     config = dataclasses.replace(config, size=(height, width), sequence_length=length)
@@ -126,6 +127,9 @@ def compare(group: run.Group, config: Config, histories: dict[str, run.History])
         original = folder / config.cell[0] / "pictures" / "original.png"
         strips = {name: Image.open(path) for name, path in {"original": original, **named}.items() if path.exists()}
         group.picture(drawn.stem, pictures.strips(strips, f"epoch {int(drawn.stem.rpartition('_')[2])}"))
+    histories = {  # where one cell's run is past that, it is compared as far as the other's goes
+        cell: {name: values[: config.epochs] for name, values in history.items()} for cell, history in histories.items()
+    }
     losses = {cell.upper(): history["loss"] for cell, history in histories.items()}
     group.picture("losses", pictures.curves(losses, list(losses), "mean squared error", scale="log"))
 

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +51,11 @@ class Config(DataConfig):
     @property
     def looks_back(self) -> bool:
         return self.resume or self.morph is not None or (self.test and self.weights is None)
+
+    def under(self, stored: dict[str, Any], where: Path) -> Self:
+        found = super().under(stored, where)
+        # To look at a run is to look at what it came to, whatever it started from.
+        return dataclasses.replace(found, weights=None) if self.test or self.morph is not None else found
 
 
 def recipe(config: Config) -> jaxgen.Recipe:

@@ -47,6 +47,7 @@ def save(folder: Path, number: int, tree: PyTree, about: dict[str, Any], *, keep
     final = folder / f"{number:08d}"
     staging = folder / f".saving-{final.name}"
     folder.mkdir(parents=True, exist_ok=True)
+    sync(folder.absolute().parent)
     shutil.rmtree(staging, ignore_errors=True)
     check_room(folder, tree)
     staging.mkdir()

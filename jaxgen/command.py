@@ -30,6 +30,8 @@ def command(main: Callable[[ConfigT], None], config_class: type[ConfigT]) -> NoR
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, interrupt)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what no encoding knows
         config = configuration(config_class, main.__doc__ or "", sys.argv[1:])
         cache_compiled_programs()
         provide_cpu_devices(config)

@@ -15,6 +15,7 @@ def write(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
         sync(partial)
         partial.replace(path)
+        sync(path.parent)
     except OSError:
         with contextlib.suppress(OSError):
             partial.unlink()

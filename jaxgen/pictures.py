@@ -117,7 +117,7 @@ def strips(named: Mapping[str, Image.Image], title: str) -> Image.Image:
 
 
 def scatter(points: Array, labels: Array) -> Image.Image:
-    """Latent points `[N, latent]`, coloured by label: two dimensions as they are, three from six sides.
+    """Latent points `[N, latent]`, coloured by label: one dimension beside the label, two alone, three from six sides.
 
     More are projected onto the plane in which they vary most (principal components), and the title says how much of
     the variance that shows.
@@ -125,16 +125,18 @@ def scatter(points: Array, labels: Array) -> Image.Image:
     points, labels = np.asarray(points), np.asarray(labels)
     if points.shape[1] == 3:
         return scatter_from_six_sides(points, labels)
-    title = ""
+    title, across, up = "", "z₁", "z₂"
     if points.shape[1] == 1:
-        points = np.concatenate([points, labels[:, None]], axis=1)
+        points, across, up = np.concatenate([points, labels[:, None]], axis=1), "z", "label"
     elif points.shape[1] > 3:
         points, share = principal_plane(points)
+        across, up = "first component", "second component"
         title = f"two principal components of {points.shape[1]}: {share:.0%} of the variance"
     figure = blank_figure(6.5, 5.5)
     axes = figure.subplots()
-    axes.set(title=title, xlabel="z₁", ylabel="z₂")
-    axes.set_aspect("equal", "datalim")
+    axes.set(title=title, xlabel=across, ylabel=up)
+    if up != "label":
+        axes.set_aspect("equal", "datalim")
     dots = axes.scatter(points[:, 0], points[:, 1], c=labels, **by_class(labels))
     figure.colorbar(dots, ticks=np.unique(labels))
     return rendered(figure)

@@ -177,11 +177,13 @@ def finished_epochs(folder: Path) -> int:
     """The epochs after which the run in the folder was finished and its weights written; 0 if it was not."""
     from safetensors import safe_open
 
-    path = next((path for path in folder.glob("*.safetensors") if not epoch_of(path)), None)
-    if path is None:
-        return 0
-    with safe_open(path, "numpy") as file:
-        return json.loads(file.metadata()["config"])["epochs"]
+    finished = 0
+    for path in folder.glob("*.safetensors"):
+        if not epoch_of(path):
+            with safe_open(path, "numpy") as file:
+                about = json.loads((file.metadata() or {}).get("config", "{}"))
+            finished = max(finished, about.get("epochs", 0))  # the user's own files may be here too
+    return finished
 
 
 def digest(arrays: PyTree) -> str:
@@ -197,6 +199,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the run's folder; the kernel lets go of it when the process ends, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(PermissionError):  # not everybody may read the folder that it is in
+            sync(folder.absolute().parent)
         file = (folder / ".lock").open("a")
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror}); --out names another folder") from error
@@ -463,9 +467,8 @@ class Run:
     def save(self, carry: Carry, epoch: int, step: int, seconds: float) -> None:
         """A checkpoint, and before it the log and the pictures that it goes with."""
         self.log.sync()
-        for path in (self.folder / "pictures", self.folder):
-            if path.exists():
-                sync(path)
+        for path in (self.folder, *self.folder.glob("pictures/**/")):
+            sync(path)
         about = {
             "epoch": epoch, "step": step, "seconds": seconds,
             "epochs": self.config.epochs, "drawn_as_last": self.drawn_as_last, "tree": shapes(carry),
@@ -496,13 +499,14 @@ class Run:
         return Carry(**checkpoint.restore(path, like._asdict())), epoch, step, about["seconds"]
 
     def drop_drawn(self, about: dict[str, Any]) -> None:
-        """Drop pictures and weights of later epochs, and those that were drawn only because the run ended there."""
+        """Drop pictures of later epochs, and what was drawn or saved only because the run ended there."""
         folder = self.folder / "pictures"
-        drawn = {path: str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.png")}
-        drawn |= {path: path.name for path in self.folder.glob("*.safetensors")}
-        for path, name in drawn.items():
-            no_longer_last = about["epochs"] != self.config.epochs and name in about["drawn_as_last"]
-            if epoch_of(path) > about["epoch"] or no_longer_last:
+        no_longer_last = about["drawn_as_last"] if about["epochs"] != self.config.epochs else ()
+        for path in folder.rglob("*.png"):
+            if epoch_of(path) > about["epoch"] or str(path.relative_to(folder).with_suffix("")) in no_longer_last:
+                path.unlink()
+        for path in self.folder.glob("*.safetensors"):
+            if path.name in no_longer_last:
                 path.unlink()
 
     @contextlib.contextmanager
@@ -552,8 +556,10 @@ class Run:
 
     def finish(self) -> None:
         """Write the weights, the last act of a run: they mark it as finished. Name what there is to look at."""
-        if not self.already_done:
+        whole = all((self.folder / f"{name}.safetensors").exists() for name in networks(self.trained))
+        if not (self.already_done and whole):  # it may have been killed between the files of two networks
             self.weights(self.trained)
+        if not self.already_done:
             self.progress.results(self.folder, self.config.epochs, self.history)
 
 

@@ -95,7 +95,8 @@ def load(folder: str | Path, *, best: bool = False) -> Trained:
     stored = read_config(folder)
     if stored is None:
         raise InputError(f"{folder}: no run there; train one first, or name another folder")
-    if runs := [path.parent for path in sorted(folder.glob("*/config.json"))]:
+    runs = [path.parent for path in sorted(folder.glob("*/config.json"))]
+    if runs and not (folder / "checkpoints").exists():
         raise InputError(f"{folder}: holds several runs; load one of {', '.join(map(str, runs))}")
     try:
         experiment = importlib.import_module(stored["experiment"])

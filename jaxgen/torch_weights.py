@@ -126,6 +126,8 @@ def check(tensors: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...
     for name, shape in wanted.items():
         if tensors[name].shape != shape:
             raise InputError(f"{where}: {name} has shape {list(tensors[name].shape)}, the model's is {list(shape)}")
+        if np.iscomplexobj(tensors[name]):
+            raise InputError(f"{where}: {name} holds complex numbers, the model's are real")
 
 
 def read(path: Path, wanted: Container[str]) -> Mapping[str, Any]:
@@ -140,7 +142,7 @@ def read_safetensors(path: Path) -> Mapping[str, np.ndarray]:
 
     try:
         return load_file(path)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, AttributeError) as error:  # the last: no such NumPy type
         raise InputError(f"{path}: not a readable .safetensors file ({error})") from error
 
 

@@ -242,7 +242,7 @@ def slices(
         parallel.check_alike(devices, carry)
         sums = jax.device_get(carry.sums)
         metrics = {name: float(total) / float(weight) for name, (total, weight) in sums.items()}
-        carry = carry._replace(sums=jax.jit(zeros)(carry.sums))
+        carry = carry._replace(sums=parallel.copied_to(devices, jax.jit(zeros)(carry.sums)))
         epoch, step = epoch + 1, 0
         yield Slice(epoch, 0, parallel.on_first(devices, carry), metrics)
 

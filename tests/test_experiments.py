@@ -9,10 +9,12 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
+from safetensors.numpy import save_file
 
 import jaxgen
 from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
-from tests.test_run import bits, call, contents, snapshot
+from jaxgen import run
+from tests.test_run import bits, call, contents, edit, snapshot
 
 EXPERIMENTS = [conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist]
 
@@ -122,6 +124,29 @@ def test_rnn_complete_compares_both_cells(tmp_path, images, monkeypatch, capsys)
         jaxgen.load(tmp_path / "run")
 
 
+def test_rnn_complete_compares_as_many_epochs_of_both(tmp_path, capsys):
+    """One cell's run may be past what is asked for."""
+    config = rnn_complete.Config(out=tmp_path, epochs=2, draw_every=1)
+    histories = {
+        cell: {"loss": [0.3, 0.2, 0.1][:epochs], "seconds": [float(epochs)] * epochs}
+        for cell, epochs in (("lstm", 3), ("gru", 2))
+    }
+    rnn_complete.compare(run.Group(config, None), config, histories)
+    assert "training time, LSTM − GRU: 2.0 s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("experiment", [conv_autoencoder, rnn_complete])
+def test_splits_of_different_sizes_are_refused_before_anything_is_written(tmp_path, monkeypatch, capsys, experiment):
+    for split, width in (("train", 16), ("test", 12)):
+        (tmp_path / "images" / split / "cats").mkdir(parents=True)
+        Image.new("RGB", (width, 12)).save(tmp_path / "images" / split / "cats" / "1.png")
+    arguments = ["--data", f"folder:{tmp_path / 'images'}", "--size", "None", "--batch-size", "1"]
+    status, _, err = call(monkeypatch, capsys, *arguments, "--out", str(tmp_path / "run"), experiment=experiment)
+    assert (status, err.count("\n")) == (2, 1)
+    assert re.search(r"the training images are 12×16×\d, those of the test 12×12×\d; --size makes them alike", err)
+    assert not (tmp_path / "run").exists()
+
+
 def test_rnn_complete_of_one_cell_takes_the_datas_size(tmp_path, images, monkeypatch, capsys):
     options = ["--data", images, "--size", "None", "--cell", "gru", "--hidden", "5", "--epochs", "1"]
     status, _, err = call(monkeypatch, capsys, *options, "--out", str(tmp_path / "run"), experiment=rnn_complete)
@@ -195,9 +220,17 @@ def test_dcgan_mnist(tmp_path, images, monkeypatch, capsys):
     assert weights == {f"{name}{suffix}.safetensors" for name in networks for suffix in ("", "_001", "_002")}
     assert metrics(tmp_path / "run")[0].keys() == {"epoch", "loss_discriminator", "loss_generator", "seconds"}
     longer = ["--resume", "--epochs", "3", "--out", str(tmp_path / "run")]
+    own = {"encoder.safetensors", "encoder_512.safetensors"}  # the user's, to be left alone
+    for name in own:
+        save_file({"weight": np.zeros(1)}, tmp_path / "run" / name)
     assert call(monkeypatch, capsys, *longer, experiment=dcgan_mnist)[0] == 0
     weights = {path.name for path in (tmp_path / "run").glob("*.safetensors")}
-    assert weights == {f"{name}{suffix}.safetensors" for name in networks for suffix in ("", "_001", "_003")}
+    assert weights == own | {f"{name}{suffix}.safetensors" for name in networks for suffix in ("", "_001", "_003")}
+    last = tmp_path / "run" / "discriminator.safetensors"
+    content = last.read_bytes()
+    last.unlink()  # as if the run had been killed between the two files
+    assert call(monkeypatch, capsys, *longer, experiment=dcgan_mnist)[0] == 0
+    assert last.read_bytes() == content
 
 
 def test_vae_mnist(tmp_path, images, monkeypatch, capsys):
@@ -211,6 +244,7 @@ def test_vae_mnist(tmp_path, images, monkeypatch, capsys):
     }
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["test_loss"] == pytest.approx(results["test_reconstruction"] + results["test_kl"], rel=1e-5)
+    edit(tmp_path / "run", lambda found: found["options"].update(weights="gone.safetensors"))  # what it started from
     status, said, err = call(monkeypatch, capsys, "--out", out, "--test", experiment=vae_mnist)
     assert (status, err) == (0, "")
     assert re.fullmatch(r"test_loss [\d.]+  test_reconstruction [\d.]+  test_kl [\d.]+\n", said)

@@ -158,6 +158,7 @@ def a_link_to_nowhere(folder: Path) -> Asked:
 
 
 HEADER = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 800]}}).encode()
+FLOAT8 = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}).encode()
 HOSTILE: dict[str, Callable[[Path], Asked]] = {
     "a pickle that runs code": a_pickle_that_runs_code,
     "a .pth with a pickle that runs code": a_pth_with_a_pickle_that_runs_code,
@@ -168,6 +169,12 @@ HOSTILE: dict[str, Callable[[Path], Asked]] = {
     "a header longer than the file": weights_file("w.safetensors", b"\xff" * 8 + b"{}", "not a readable"),
     "a header that is no JSON": weights_file("w.safetensors", struct.pack("<Q", 4) + b"{{{{", "not a readable"),
     "a tensor beyond the end": weights_file("w.safetensors", struct.pack("<Q", len(HEADER)) + HEADER, "not a readable"),
+    "numbers that NumPy knows not": weights_file(
+        "w.safetensors", struct.pack("<Q", len(FLOAT8)) + FLOAT8 + b"1", "not a readable"
+    ),
+    "complex numbers": changed_weights(
+        lambda tensors: tensors.update({"fc.bias": tensors["fc.bias"].astype(np.complex64)}), "complex numbers"
+    ),
     "weights of another kind of file": weights_file("weights.bin", b"12345678", "weights.bin"),
     "weights of another experiment": weights_of_another_experiment,
     "a folder for weights": a_folder_for_weights,

@@ -103,6 +103,28 @@ def test_a_step_is_traced_once_for_each_batch_shape_on_two_devices():
     assert shapes == [BATCH // 2, source.size % BATCH // 2]
 
 
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_fit_compiles_a_loop_for_each_batch_shape_and_none_the_next_time(count):
+    compiled = []
+
+    def listen(event, _, fun_name="", **__):
+        if event.endswith("backend_compile_duration") and fun_name == "jit(loop)":
+            compiled.append(event)
+
+    recipe, devices = tiny.recipe(tiny.Config()), jax.devices()[1:][:count]
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for _ in range(2):
+            trained, _ = jaxgen.fit(
+                recipe, recipe.init(jax.random.key(0)), tiny.points(),
+                epochs=3, batch_size=BATCH, key=jax.random.key(1), devices=devices,
+            )  # fmt: skip
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(compiled) == 2
+    assert {leaf.device for leaf in jax.tree.leaves(trained)} == {[*devices, jax.devices()[0]][0]}
+
+
 def test_every_cut_gives_the_same_bits_on_two_devices():
     recipe, source = tiny.recipe(tiny.Config()), training.as_source(tiny.points())
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 import jaxgen
-from jaxgen import checkpoint, command, run, training
+from jaxgen import checkpoint, command, durable, run, training
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
@@ -254,6 +254,25 @@ def test_two_runs_are_the_same_to_the_last_bit_and_another_seed_is_not(through, 
     assert contents(tmp_path / "other")["history"] != contents(through[0])["history"]
 
 
+def test_a_run_within_a_runs_folder_is_another(through, tmp_path):
+    shutil.copytree(through[0], tmp_path / "run")
+    shutil.copytree(through[0], tmp_path / "run" / "longer")
+    assert bits(jaxgen.load(tmp_path / "run").variables) == bits(through[1].variables)
+
+
+def test_what_is_written_is_in_its_folder_after_a_power_cut(tmp_path, monkeypatch):
+    """The folders are synced that something was added to, each after it was."""
+    synced = []
+    sync = durable.sync
+    for module in (durable, run, checkpoint):
+        monkeypatch.setattr(module, "sync", lambda path: (synced.append(path), sync(path)))
+    durable.write(tmp_path / "a" / "b.png", b"content")
+    assert synced[-1] == tmp_path / "a"
+    tiny.main(tiny.Config(out=tmp_path / "run", epochs=1))
+    for folder in (tmp_path, *(tmp_path / "run" / name for name in (".", "pictures", "checkpoints"))):
+        assert folder in synced
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_what_is_drawn_is_on_the_runs_device_from_the_start(tmp_path, monkeypatch, devices):
     """Committed to it, or what draws would be compiled once for the untrained state and once for those after it."""
@@ -277,6 +296,14 @@ def test_everything_is_on_the_device_that_was_asked_for(monkeypatch, capsys):
 
     experiment = SimpleNamespace(main=main, Config=tiny.Config)
     assert call(monkeypatch, capsys, "--device", "cpu:2", experiment=experiment)[:2] == (0, f"{jax.devices()[2]}\n")
+
+
+def test_a_name_that_no_encoding_knows_is_printed_all_the_same(monkeypatch, capsys):
+    def main(config):
+        print("skipped: caf\udce9.png")
+
+    status, out, err = call(monkeypatch, capsys, experiment=SimpleNamespace(main=main, Config=tiny.Config))
+    assert (status, out, err) == (0, "skipped: caf\\udce9.png\n", "")
 
 
 def test_float32_is_float32_on_a_gpu_too(monkeypatch, capsys):

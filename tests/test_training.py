@@ -233,24 +233,6 @@ def test_fit_learns_and_leaves_the_callers_state_alone():
     np.testing.assert_allclose(trained.params, rows().mean(0), atol=0.3)
 
 
-def test_fit_of_the_same_recipe_again_compiles_nothing_and_is_where_it_is_asked_to_be():
-    traced = []
-    recipe = line_recipe()
-
-    def counted(state, batch, noise):
-        traced.append(batch.shape)
-        return recipe.update(state, batch, noise)
-
-    counting, device = recipe._replace(update=counted), jax.devices()[1]
-    for _ in range(2):
-        trained, _ = jaxgen.fit(
-            counting, recipe.init(jax.random.key(0)), rows().astype(np.float32),
-            epochs=1, batch_size=BATCH, key=jax.random.key(1), devices=[device],
-        )  # fmt: skip
-    assert len(traced) == 2  # a batch, and the last, smaller one
-    assert trained.params.device == device
-
-
 def test_the_same_key_is_the_same_training_and_another_is_not():
     recipe = line_recipe()
     ends = [train(recipe, source(), seed=seed)[-1].carry for seed in (1, 1, 2)]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxgen.data import digits, faces, folder, originals, tfds
 from jaxgen.errors import InputError
 
-__all__ = ["NAMES", "Images", "load"]
+__all__ = ["NAMES", "Images", "check_alike", "load"]
 
 NAMES = ("digits", "faces", *originals.COLLECTIONS, "tfds:NAME", "folder:PATH")
 
@@ -83,6 +83,13 @@ def load(
     else:
         raise InputError(f"there is no data {name!r}: take one of {', '.join(NAMES)}")
     return Images(jnp.asarray(pixels.images), jnp.asarray(pixels.labels), pixels.white)
+
+
+def check_alike(train: Images, test: Images) -> None:
+    """Raise InputError where the images of the two splits are not of one shape, as a folder's may be."""
+    sizes = ["×".join(map(str, images.images.shape[1:])) for images in (train, test)]
+    if sizes[0] != sizes[1]:
+        raise InputError(f"the training images are {sizes[0]}, those of the test {sizes[1]}; --size makes them alike")
 
 
 def _check(split: str, size: tuple[int, int] | None, channels: int | None, test_fraction: float) -> None:
