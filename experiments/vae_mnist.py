@@ -71,7 +71,7 @@ def main(config: Config) -> None:
     test = load("test")
     images = test.images / test.white
     if config.test:
-        found = figures(module, weights or trained(config), images, jax.random.key(config.seed))
+        found = figures(module, weights or trained(config), images, run.key_of(config, "test"))
         print("  ".join(f"{name} {value:.2f}" for name, value in found.items()))
         return
     if config.morph is not None:

@@ -303,9 +303,7 @@ class Run:
 
     def key(self, use: str, number: int = 0) -> jax.Array:
         """A PRNG key that follows from the run's seed, named for its use; `number` tells several of a use apart."""
-        return jax.random.fold_in(
-            jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(use.encode())), number
-        )
+        return key_of(self.config, use, number)
 
     def picture(self, name: str, image: Image.Image) -> None:
         """Write `pictures/NAME.png`. A name that ends in `_020` is of epoch 20: a resume from before drops it."""
@@ -561,6 +559,11 @@ class Run:
             self.weights(self.trained)
         if not self.already_done:
             self.progress.results(self.folder, self.config.epochs, self.history)
+
+
+def key_of(config: Config, use: str, number: int = 0) -> jax.Array:
+    """The key that a run under this configuration has for the use."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(use.encode())), number)
 
 
 def due(when: When, epoch: int) -> bool:
