@@ -62,7 +62,7 @@ def main(config: Config) -> None:
         data.load, config.data, size=config.size, channels=config.channels, skip_bad=config.skip_bad, log=print
     )
     train, test = load("train"), load("test")
-    data.check_alike(train, test)
+    data.check_same_shape(train, test)
     _, height, width, _ = train.images.shape
     config = dataclasses.replace(config, size=(height, width))
     module = network(check(config))

@@ -67,7 +67,7 @@ def main(config: Config) -> None:
     """Complete images from their top half, row by row, with an LSTM and with a GRU."""
     load = partial(data.load, config.data, size=config.size, channels=1, skip_bad=config.skip_bad, log=print)
     train, validation = load("train"), load("test")
-    data.check_alike(train, validation)
+    data.check_same_shape(train, validation)
     height, width = train.images.shape[1:3]
     length = config.sequence_length or height // 2
     config = dataclasses.replace(config, size=(height, width), sequence_length=length)

@@ -25,7 +25,7 @@ from typing import Any
 
 import jax
 
-from jaxgen.durable import sync
+from jaxgen.durable import make_folder, sync
 
 PyTree = Any
 MANIFEST = "manifest.json"
@@ -46,8 +46,7 @@ def save(folder: Path, number: int, tree: PyTree, about: dict[str, Any], *, keep
     """
     final = folder / f"{number:08d}"
     staging = folder / f".saving-{final.name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    sync(folder.absolute().parent)
+    make_folder(folder)
     shutil.rmtree(staging, ignore_errors=True)
     check_room(folder, tree)
     staging.mkdir()

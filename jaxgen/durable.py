@@ -9,7 +9,7 @@ from typing import Any
 
 def write(path: Path, content: bytes) -> None:
     """Write a file beside, sync it and rename it; folders are made as needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_bytes(content)
@@ -24,6 +24,15 @@ def write(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and what it is in, where they are not there."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in made:
+        with contextlib.suppress(PermissionError):  # not everybody may read what the first of them is in
+            sync(folder.absolute().parent)
 
 
 def sync(path: Path) -> None:

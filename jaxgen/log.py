@@ -43,7 +43,7 @@ class Log:
 
     def sync(self) -> None:
         """Have the system write it to the disk."""
-        for path in (self.metrics, self.events):
+        for path in (self.metrics, self.events, self.metrics.parent):
             if path.exists():
                 sync(path)
 

@@ -36,7 +36,7 @@ from PIL import Image
 
 from jaxgen import checkpoint, pictures, selfcheck, torch_weights, training
 from jaxgen.config import Config
-from jaxgen.durable import sync, write, write_json
+from jaxgen.durable import make_folder, write, write_json
 from jaxgen.errors import InputError
 from jaxgen.log import Log
 from jaxgen.precision import in_precision
@@ -198,9 +198,7 @@ def digest(arrays: PyTree) -> str:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run's folder; the kernel lets go of it when the process ends, however it ends."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(PermissionError):  # not everybody may read the folder that it is in
-            sync(folder.absolute().parent)
+        make_folder(folder)
         file = (folder / ".lock").open("a")
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror}); --out names another folder") from error
@@ -463,10 +461,8 @@ class Run:
         self.only_as_last = False
 
     def save(self, carry: Carry, epoch: int, step: int, seconds: float) -> None:
-        """A checkpoint, and before it the log and the pictures that it goes with."""
+        """A checkpoint, and before it the log that it goes with."""
         self.log.sync()
-        for path in (self.folder, *self.folder.glob("pictures/**/")):
-            sync(path)
         about = {
             "epoch": epoch, "step": step, "seconds": seconds,
             "epochs": self.config.epochs, "drawn_as_last": self.drawn_as_last, "tree": shapes(carry),

@@ -41,13 +41,12 @@ def check(device: jax.Device) -> float:
         InputError: one is beyond the tolerance; the message names the operation, the version and the platform.
     """
     worst = 0.0
-    for case in cases():
-        for what, error in errors(case, device):
+    with jax.default_device(device):
+        for name, what, error in ((case.name, *found) for case in cases() for found in errors(case)):
             if not error <= TOLERANCE:
                 raise InputError(
-                    f"jaxlib {jaxlib.__version__} computes wrongly on {device.platform} here: {what} of "
-                    f"{case.name} is off by {error:.1e} of its size; train with another version of jaxlib, or another "
-                    "--device"
+                    f"jaxlib {jaxlib.__version__} computes wrongly on {device.platform} here: {what} of {name} is off "
+                    f"by {error:.1e} of its size; train with another version of jaxlib, or another --device"
                 )
             worst = max(worst, error)
     return worst
@@ -97,7 +96,7 @@ def convolution(
     )
 
 
-def errors(case: Case, device: jax.Device) -> Iterator[tuple[str, float]]:
+def errors(case: Case) -> Iterator[tuple[str, float]]:
     """The error of the output, and of the gradient by each argument."""
     random = np.random.default_rng(0)
     # Matrices are scaled by what they sum over, so that gates and the like do not saturate.
@@ -115,7 +114,7 @@ def errors(case: Case, device: jax.Device) -> Iterator[tuple[str, float]]:
         (_, output), gradients = jax.value_and_grad(weighed, tuple(range(len(arguments))), has_aux=True)(*arguments)
         return output, gradients
 
-    with jax.default_device(device), jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("highest"):
         found, gradients = jax.device_get(in_a_loop(both, arguments))
     yield "the output", float(np.abs(found - output).max() / np.abs(output).max())
 

@@ -34,6 +34,7 @@ def caches_of_their_own(tmp_path_factory):
     """The user's own data and compiled programs are neither used nor changed. What a test compiles serves the next."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        # In a folder of its own: a command that a test kills may leave half an entry in the commands'.
         jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         yield

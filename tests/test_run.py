@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 import jaxgen
-from jaxgen import checkpoint, command, durable, run, training
+from jaxgen import checkpoint, command, durable, log, run, training
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
@@ -264,7 +264,7 @@ def test_what_is_written_is_in_its_folder_after_a_power_cut(tmp_path, monkeypatc
     """The folders are synced that something was added to, each after it was."""
     synced = []
     sync = durable.sync
-    for module in (durable, run, checkpoint):
+    for module in (durable, log, checkpoint):
         monkeypatch.setattr(module, "sync", lambda path: (synced.append(path), sync(path)))
     durable.write(tmp_path / "a" / "b.png", b"content")
     assert synced[-1] == tmp_path / "a"

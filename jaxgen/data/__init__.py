@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxgen.data import digits, faces, folder, originals, tfds
 from jaxgen.errors import InputError
 
-__all__ = ["NAMES", "Images", "check_alike", "load"]
+__all__ = ["NAMES", "Images", "check_same_shape", "load"]
 
 NAMES = ("digits", "faces", *originals.COLLECTIONS, "tfds:NAME", "folder:PATH")
 
@@ -85,7 +85,7 @@ def load(
     return Images(jnp.asarray(pixels.images), jnp.asarray(pixels.labels), pixels.white)
 
 
-def check_alike(train: Images, test: Images) -> None:
+def check_same_shape(train: Images, test: Images) -> None:
     """Raise InputError where the images of the two splits are not of one shape, as a folder's may be."""
     sizes = ["×".join(map(str, images.images.shape[1:])) for images in (train, test)]
     if sizes[0] != sizes[1]:
