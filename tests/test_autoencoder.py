@@ -12,8 +12,8 @@ from jaxgen import torch_weights
 from jaxgen.layers import BatchNorm, Linear, flatten, initial, unflatten
 from jaxgen.models import autoencoder
 from jaxgen.models.autoencoder import ConvAutoencoder, Decoder
-from tests import torch_recipes
-from tests.parity import (
+from tests.support import torch_recipes
+from tests.support.parity import (
     channels_first,
     largest_difference,
     optax_moments,
