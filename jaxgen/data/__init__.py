@@ -12,7 +12,7 @@ from jaxgen.data.images import Images, Size, Target
 from jaxgen.data.report import Report
 from jaxgen.errors import InputError
 
-__all__ = ["NAMES", "Images", "absolute", "check_same_shape", "load"]
+__all__ = ["NAMES", "Images", "about", "absolute", "check_same_shape", "load"]
 
 NAMES = ("digits", "faces", *originals.COLLECTIONS, "tfds:NAME", "folder:PATH", "arrays:FILE.npz")
 
@@ -82,6 +82,27 @@ def absolute(name: str) -> str:
     if kind not in ("folder", "arrays") or not path:
         return name
     return f"{kind}:{cache.expand_user(path, name).absolute()}"
+
+
+def about(name: str, train: Images, held_out: Images | None = None) -> dict[str, object]:
+    """What a data set is, for a run's records: without the folders that it is in.
+
+    Args:
+        name: as `load` took it.
+        train: the training images.
+        held_out: the images that are not trained on, if there are any.
+    """
+    kind, _, path = name.partition(":")
+    count, height, width, channels = train.images.shape
+    return {
+        "name": f"{kind}:{Path(path).name}" if kind in ("folder", "arrays") else name,
+        "images": count,
+        "size": [height, width],
+        "channels": channels,
+        "white": train.white,
+        "classes": list(train.classes),
+        "held_out": 0 if held_out is None else len(held_out.images),
+    }
 
 
 def check_same_shape(train: Images, test: Images) -> None:

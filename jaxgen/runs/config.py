@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails, to_jsonable_python
 
 from jaxgen.errors import InputError
@@ -213,10 +213,21 @@ class Config(BaseModel):
 class DataConfig(Config):
     """The configuration of an experiment that learns from images."""
 
-    data: str = "digits"
-    """What to learn from: digits, faces, mnist, fashion_mnist, cifar10, tfds:NAME or folder:PATH."""
+    data: Resumable[str] = "digits"  # whether data are the same is decided by their checksum
+    """What to learn from: digits, faces, mnist, fashion_mnist, cifar10, folder:PATH, arrays:FILE.npz or tfds:NAME."""
     skip_bad: bool = False
     """Leave out a folder's unreadable images, and list them, instead of refusing the folder."""
+
+    @field_validator("data")
+    @classmethod
+    def _make_absolute(cls, data: str) -> str:
+        """A path means the same when the run is resumed from another working directory."""
+        kind, separator, path = data.partition(":")
+        if kind not in ("folder", "arrays") or not path:
+            return data
+        with contextlib.suppress(RuntimeError):  # no such home folder
+            return f"{kind}{separator}{Path(path).expanduser().absolute()}"
+        return data
 
 
 def _metadata(field: Any) -> list[Any]:

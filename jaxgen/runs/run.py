@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-import json
+import io
 import os
 import shlex
 import shutil
@@ -12,7 +12,7 @@ import types
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
@@ -37,6 +37,7 @@ from jaxgen.runs.session import session
 from jaxgen.signals import StopRequest, available, say, stop_on_signals
 from jaxgen.training import Carry, Loop, PyTree, Recipe, Slice, Source, as_source, check_batch_size
 
+ConfigT = TypeVar("ConfigT", bound=Config)
 When = int | Sequence[int]  # every n epochs from 0 on, or after these epochs; and always at the end
 Drawing = tuple[When, Callable[[int, PyTree], object]]  # draw(finished epochs, state)
 Notes = Mapping[str, Callable[[Mapping[str, float]], bool]]  # text -> whether it is true of an epoch's metrics
@@ -59,13 +60,13 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def start(
-    config: Config,
+    config: ConfigT,
     data: Source | PyTree,
     modules: Modules = None,
     *,
     about_data: Mapping[str, Any] | None = None,
     label: str = "",
-) -> Iterator["Run"]:
+) -> Iterator["Run[ConfigT]"]:
     """A run with this configuration on this data; with `config.resume`, the one in its folder goes on.
 
     Its folder is made when everything is known to be good. At the end of the `with` statement the run is marked as
@@ -92,8 +93,8 @@ def start(
 
 @contextlib.contextmanager
 def _started(
-    config: Config, source: Source, modules: Modules, about_data: Mapping[str, Any] | None, label: str, group: str = ""
-) -> Iterator["Run"]:
+    config: ConfigT, source: Source, modules: Modules, about_data: Mapping[str, Any] | None, label: str, group: str = ""
+) -> Iterator["Run[ConfigT]"]:
     check_batch_size(config.batch_size, source.size)
     devices = find_devices(config)
     if config.self_check and not group:
@@ -187,12 +188,12 @@ def program(config: Config) -> str:
     return f"{shlex.quote(python)} -m {config.experiment}"
 
 
-class Run:
+class Run(Generic[ConfigT]):
     """A run under way, as `start` gives it."""
 
     def __init__(
         self,
-        config: Config,
+        config: ConfigT,
         source: Source,
         modules: Modules,
         descriptions: Mapping[str, Any],
@@ -565,10 +566,10 @@ class Run:
         self._progress.results(self.folder, epoch, self.history, last)
 
 
-class Group:
+class Group(Generic[ConfigT]):
     """Several runs of one configuration, each in a folder of its own within the group's; from `start_group`."""
 
-    def __init__(self, config: Config, source: Source, about: Mapping[str, Any]) -> None:
+    def __init__(self, config: ConfigT, source: Source, about: Mapping[str, Any]) -> None:
         self.config = config
         self.layout = Layout(config.folder)
         self._source = source
@@ -576,7 +577,7 @@ class Group:
         self._how_to_resume = resume_command(config)
 
     @contextlib.contextmanager
-    def start(self, name: str, modules: Modules = None, **changes: Any) -> Iterator[Run]:
+    def start(self, name: str, modules: Modules = None, **changes: Any) -> Iterator[Run[ConfigT]]:
         """`start` the run `name` with some fields changed; it goes on if it had begun."""
         folder = self.config.folder / name
         resume = self.config.resume and Layout(folder).read_config() is not None
@@ -604,8 +605,8 @@ class Group:
 
 @contextlib.contextmanager
 def start_group(
-    config: Config, data: Source | PyTree, *, about_data: Mapping[str, Any] | None = None
-) -> Iterator[Group]:
+    config: ConfigT, data: Source | PyTree, *, about_data: Mapping[str, Any] | None = None
+) -> Iterator[Group[ConfigT]]:
     """The folder of several runs, new or resumed, under the conditions of `start`."""
     source = as_source(data)
     with session(config) as config:
@@ -663,3 +664,20 @@ def _first_difference(there: Mapping[str, str], wanted: Mapping[str, str]) -> st
 def _opened(path: Path) -> Image.Image:
     with Image.open(path) as image:
         return image.copy()
+
+
+def write_samples(config: Config, samples: jax.Array, columns: int = 16) -> None:
+    """Write images `[N, H, W, C]` in 0..1, drawn with `config.seed`, as a picture and an array into `samples/`."""
+    array = io.BytesIO()
+    np.save(array, np.asarray(samples))
+    name = f"{len(samples)}_of_seed_{config.seed}"
+    sheet = pictures.png(pictures.grid(samples, columns))
+    write_extra(config, {f"{name}.png": sheet, f"{name}.npy": array.getvalue()})
+
+
+def write_extra(config: Config, files: Mapping[str, bytes]) -> None:
+    """Write files, by name, into `samples/` of the run's folder, and print their paths."""
+    for name, content in files.items():
+        path = config.folder / "samples" / name
+        write(path, content)
+        say(str(path))
