@@ -57,7 +57,7 @@ def _prepared(name: str) -> Path | None:
 
 def _home() -> Path:
     given = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return cache.expand_user(given, "the folder of TensorFlow Datasets", "set TFDS_DATA_DIR")
+    return cache.expand_user(given, "TFDS_DATA_DIR")
 
 
 def _number(place: Path) -> tuple[int, ...]:
