@@ -285,15 +285,19 @@ def test_one_line_sums_up_what_was_found(root):
         (root / "train/cat" / name).write_bytes(b"")
     save(root / "val/emu/1.png", Image.new("L", (4, 4), 9))
     save(root / "extra/1.png", photo())
+    save(root / "1.png", photo())
     told = []
     load(root, log=told.append)
     assert told == [
         f"folder:{root}: 4 training images of 4×4 pixels in 3 classes, 5 held out for testing; no images of emu; "
-        "not used: extra/; left out, as Pillow does not read them: 2 .heic, 1 without an ending, 1 .txt"
+        "not used: extra/, 1 image beside the splits; "
+        "left out, as Pillow does not read them: 2 .heic, 1 without an ending, 1 .txt"
     ]
     told.clear()
     load(root, "test", log=told.append)
-    assert told == [f"folder:{root}: 5 test images of 4×4 pixels in 3 classes; not used: extra/"]
+    assert told == [
+        f"folder:{root}: 5 test images of 4×4 pixels in 3 classes; not used: extra/, 1 image beside the splits"
+    ]
 
 
 def test_a_folder_without_splits_says_how_many_are_held_out(root):

@@ -65,6 +65,17 @@ def test_strings_of_python_2_are_bytes():
     assert pickles.loads(content) == pickle.loads(content, encoding="bytes") == {b"data": b"abc", b"labels": [6, 9]}
 
 
+def test_arrays_of_python_2():
+    """As in the published batches of CIFAR-10."""
+    content = (
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nq\x01cnumpy\nndarray\nq\x02K\x00\x85q\x03U\x01bq\x04\x87q\x05Rq\x06"
+        b"(K\x01K\x02K\x03\x86q\x07cnumpy\ndtype\nq\x08U\x02u1q\tK\x00K\x01\x87q\nRq\x0b"
+        b"(K\x03U\x01|q\x0cNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tq\rb\x89U\x06abcdefq\x0etq\x0fb."
+    )
+    array = pickles.loads(content)
+    assert (array.dtype, array.tolist()) == (np.uint8, [[97, 98, 99], [100, 101, 102]])
+
+
 class Evil:
     def __reduce__(self):
         return os.mkdir, (str(self.path),)

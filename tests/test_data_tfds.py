@@ -47,6 +47,13 @@ def test_unprepared_and_without_a_network_it_says_so(monkeypatch):
         data.load("tfds:mnist")
 
 
+def test_an_unknown_home_folder_is_one_line(monkeypatch):
+    installed(monkeypatch, *TFDS)
+    monkeypatch.setenv("TFDS_DATA_DIR", "~no-such-user/tfds")
+    with pytest.raises(InputError, match=r"^TFDS_DATA_DIR: there is no home folder ~no-such-user"):
+        data.load("tfds:mnist")
+
+
 # With the package: small data sets, prepared here. Pillow encodes their images, so TensorFlow is not needed.
 
 
