@@ -183,6 +183,8 @@ def test_lower_half_of_a_face_is_partly_predictable_from_the_upper():
         ("digits", {"split": "val"}, "train or test"),
         ("digits", {"size": (0, 8)}, "height and a width"),
         ("digits", {"size": (8,)}, "height and a width"),
+        ("digits", {"size": 8}, "height and a width"),
+        ("digits", {"size": (8.0, 8)}, "height and a width"),
         ("digits", {"channels": 4}, "3 .RGB."),
         ("digits", {"test_fraction": 1.0}, "between 0 and 1"),
         ("digits", {"crop": True}, "crop needs a size"),

@@ -779,6 +779,14 @@ def test_a_second_run_decodes_nothing(root, monkeypatch):
     np.testing.assert_array_equal(first.labels, again.labels)
 
 
+def test_a_relative_and_an_absolute_path_share_their_entry(root, monkeypatch):
+    two_splits(root)
+    first = load(root)
+    monkeypatch.chdir(root.parent)
+    monkeypatch.setattr(folder, "open_picture", lambda _: pytest.fail("decoded again"))
+    np.testing.assert_array_equal(load("mine").images, first.images)
+
+
 def test_other_options_are_other_data(root):
     two_splits(root)
     assert load(root, size=(6, 6)).images.shape == (4, 6, 6, 1)

@@ -296,7 +296,8 @@ def test_qmnists_labels_are_its_digits(cache_folder):
 
 
 @pytest.mark.parametrize("name", ["emnist_letters", "kmnist", "qmnist"])
-def test_what_is_not_fetched_says_where_to_put_it(name, cache_folder):
+def test_what_is_not_fetched_says_where_to_put_it(name, cache_folder, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", "~no-such-user/tfds")
     with pytest.raises(InputError, match=rf"{name}: .* is not in {cache_folder}.*\. Put .*by hand;") as refused:
         data.load(name)
     assert "reached" not in str(refused.value)
@@ -313,6 +314,16 @@ def test_resized_images_are_pillows_and_are_made_once(cache_folder):
     np.testing.assert_array_equal(again.images, first.images)
     np.testing.assert_array_equal(again.labels, TRAIN_LABELS)
     assert again.classes == first.classes == tuple(string.digits)
+
+
+def test_cropped_and_squeezed_images_are_cached_apart(cache_folder):
+    put(cache_folder / "mnist", MNIST)
+    covering = [Image.fromarray(image).resize((32, 32), Image.Resampling.BILINEAR) for image in TRAIN]
+    squeezed = [Image.fromarray(image).resize((20, 32), Image.Resampling.BILINEAR) for image in TRAIN]
+    for _ in range(2):
+        cropped = data.load("mnist", size=(32, 20), crop=True)
+        np.testing.assert_array_equal(cropped.images[..., 0], [np.asarray(image)[:, 6:26] for image in covering])
+        np.testing.assert_array_equal(data.load("mnist", size=(32, 20)).images[..., 0], np.stack(squeezed))
 
 
 def test_cifar_becomes_gray_after_resizing(cache_folder):

@@ -75,7 +75,8 @@ def read(
     _check_is_folder(root, name)
     files = _find_split(root, split, division)
     title = cache.fingerprint(root.resolve(), split, target, skip_bad, division)
-    origin = cache.fingerprint(files.classes, [(file, label, _state(file)) for file, label in files.examples])
+    states = [(str(file.relative_to(root)), label, _state(file)) for file, label in files.examples]
+    origin = cache.fingerprint(files.classes, states)
     make = partial(_decode, name, files, target, skip_bad, report)
     prepared = cache.cached(f"folder-{title[:32]}", origin, make)
     line = summary(name, split, prepared.images, target, prepared.distorted, files.held_out)

@@ -13,6 +13,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -268,7 +269,8 @@ def read(name: str, split: str, target: Target, report: Report) -> Images:
 
     def make() -> cache.Prepared:
         images = _originals(name, split, report)
-        return cache.Prepared(images._replace(images=fit_all(images.images, target)))
+        progress = partial(report.progress, task=f"{name}: resizing")
+        return cache.Prepared(images._replace(images=fit_all(images.images, target, progress)))
 
     if not all(file.digest for file in collection.files[split]):
         return make().images
