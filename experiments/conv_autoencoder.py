@@ -47,7 +47,7 @@ def network(config: Config) -> autoencoder.ConvAutoencoder:
     height, width = config.size or (32, 32)
     if height % 4 or width % 4:
         raise jaxgen.InputError(
-            f"images of {height}×{width}: height and width must be multiples of four; {runs.option('size')} resizes them"
+            f"images of {height}×{width}: both must be multiples of four; {runs.option('size')} resizes them"
         )
     decoder = autoencoder.Decoder(config.channels)
     return autoencoder.ConvAutoencoder(autoencoder.Encoder(), decoder, (height, width, config.channels))
@@ -60,14 +60,20 @@ def main(config: Config) -> runs.Outcome | None:
         print(layers.summary(network(config)))
         return None
     load = partial(
-        data.load, config.data, size=config.size, channels=config.channels, skip_bad=config.skip_bad, log=runs.say
+        data.load,
+        config.data,
+        size=config.size,
+        channels=config.channels,
+        crop=config.crop,
+        skip_bad=config.skip_bad,
+        log=runs.say,
     )
     train, test = load("train"), load("test")
     data.check_same_shape(train, test)
     config = config.replace(size=train.images.shape[1:3])
     module = network(config)
     test_images = jnp.asarray(test.images) / test.white
-    originals = test_images[:10]
+    originals = jnp.asarray(test.preview(10).images) / test.white
 
     source = jaxgen.scaled(train.images, white=train.white)
     with runs.start(config, source, module, about_data=data.about(config.data, train, test)) as run:

@@ -62,7 +62,7 @@ def main(config: Config) -> runs.Outcome | None:
         samples = dcgan.sample(module, variables, jax.random.key(config.seed), config.sample)
         runs.write_samples(config, samples / 2 + 0.5)
         return None
-    digits = data.load(config.data, size=(8, 8), channels=1, skip_bad=config.skip_bad, log=runs.say)
+    digits = data.load(config.data, size=(8, 8), channels=1, crop=config.crop, skip_bad=config.skip_bad, log=runs.say)
     modules = {"generator": generator, "discriminator": discriminator}
 
     source = jaxgen.scaled(digits.images, -1, 1, white=digits.white)

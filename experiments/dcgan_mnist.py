@@ -59,7 +59,7 @@ def main(config: Config) -> runs.Outcome | None:
         samples = dcgan.sample(module, variables, jax.random.key(config.seed), config.sample)
         runs.write_samples(config, samples, columns=8)
         return None
-    train = data.load(config.data, size=(28, 28), channels=1, skip_bad=config.skip_bad, log=runs.say)
+    train = data.load(config.data, size=(28, 28), channels=1, crop=config.crop, skip_bad=config.skip_bad, log=runs.say)
     modules = {"generator": generator, "discriminator": discriminator}
 
     source = jaxgen.scaled(train.images, white=train.white)

@@ -70,18 +70,20 @@ def recipe(config: Config) -> jaxgen.Recipe:
 @runs.experiment
 def main(config: Config) -> runs.Outcome:
     """Complete images from their top half, row by row, with an LSTM and with a GRU."""
-    load = partial(data.load, config.data, size=config.size, channels=1, skip_bad=config.skip_bad, log=runs.say)
+    load = partial(
+        data.load, config.data, size=config.size, channels=1, crop=config.crop, skip_bad=config.skip_bad, log=runs.say
+    )
     train, validation = load("train"), load("test")
     data.check_same_shape(train, validation)
     height, width = train.images.shape[1:3]
     length = config.sequence_length or height // 2
     if not 1 <= length < height:
         raise jaxgen.InputError(
-            f"{runs.option('sequence_length', length)}: must be from 1 to {height - 1}, one less than the images' height"
+            f"{runs.option('sequence_length', length)}: must be from 1 to {height - 1}, below the images' height"
         )
     config = config.replace(size=(height, width), sequence_length=length)
     windows = completion.windows(train.images, length, white=train.white)
-    originals = jnp.asarray(validation.images[:10]) / validation.white
+    originals = jnp.asarray(validation.preview(10).images) / validation.white
     about = data.about(config.data, train, validation)
 
     if len(config.cell) == 1:

@@ -44,7 +44,7 @@ def compiled(function: jax.stages.Wrapped, *arguments: Any) -> Callable[..., Any
         str(jax.tree.leaves(lowered.args_info)),
         lowered.in_tree,
         lowered.out_tree,
-        tuple(str(leaf.sharding) for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.Array)),
+        tuple(leaf.sharding for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.Array)),
         str(jax.config.jax_default_device),
     )
     with _lock:
@@ -57,6 +57,12 @@ def compiled(function: jax.stages.Wrapped, *arguments: Any) -> Callable[..., Any
         while len(_programs) > _MOST_PROGRAMS:
             _programs.popitem(last=False)
     return program
+
+
+def forget_programs() -> None:
+    """Free the programs that are kept in memory."""
+    with _lock:
+        _programs.clear()
 
 
 def _is_shareable(traced: ClosedJaxpr) -> bool:

@@ -1,9 +1,10 @@
 """Data parallelism: several devices share every batch and train one model.
 
-Each device computes the step on its shard of the batch as if that were the whole. Means over the batch are then averaged
-over the devices; sums over the batch are first multiplied by the number of shards, so that their average is the sum over
-the whole batch. A recipe averages its gradients and metrics, and `layers.BatchNorm` the statistics of the batch, so the
-training equals that of one device up to rounding. Where a batch is not shared, these functions do nothing.
+Each device computes the step on its shard of the batch as if that were the whole. Means over the batch are then
+averaged over the devices; sums over the batch are first multiplied by the number of shards, so that their average is
+the sum over the whole batch. A recipe averages its gradients and metrics, and `layers.BatchNorm` the statistics of the
+batch, so the training equals that of one device up to rounding. Where a batch is not shared, these functions do
+nothing.
 
 On the CPU a device is a group of the process's threads (`jax_num_cpu_devices`). With small operations, two devices use
 two cores better than one device that splits every operation in two.

@@ -1,7 +1,7 @@
 """The training loop: pure, compiled once, and independent of models, disks and pictures.
 
-A `Recipe` says how one step learns and a `Source` what a batch is. `advance` runs any number of steps of an epoch in one
-compiled loop, and a `Loop` asks it for about half a second of steps at a time. Every random number is a function of
+A `Recipe` says how one step learns and a `Source` what a batch is. `advance` runs any number of steps of an epoch in
+one compiled loop, and a `Loop` asks it for about half a second of steps at a time. Every random number is a function of
 (key, epoch, step), so a training that is interrupted anywhere continues with the same bits.
 """
 
@@ -450,6 +450,7 @@ def fit(
     with disk_cache(), stop_on_signals(available("SIGINT"), announce) as stop:
         loop = Loop(recipe, source, batch_size, devices)
         carry = loop.begin(state)
+        del state  # the caller may have no other reference to it
         for piece in loop.slices(carry, epochs=epoch + epochs, key=key, epoch=epoch):
             carry = piece.carry
             check_finite(piece)

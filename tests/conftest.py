@@ -6,6 +6,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from jaxgen import compilation
+
 jax.config.update("jax_num_cpu_devices", 4)  # what shares its batches by default takes two of them
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -26,6 +28,7 @@ def pytest_report_header() -> str:
 def forgotten():
     """What a file's tests compiled takes gigabytes by and by, and time at every garbage collection."""
     yield
+    compilation.forget_programs()
     jax.clear_caches()
 
 

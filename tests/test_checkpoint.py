@@ -15,7 +15,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxgen import checkpoint
+from jaxgen.runs import checkpoint
 
 TREE = {
     "state": (jnp.arange(6.0).reshape(2, 3), optax.adam(1e-3).init({"w": jnp.ones((4, 5))})),

@@ -370,7 +370,7 @@ def test_a_run_that_left_out_a_step_and_was_stopped_goes_on_to_the_same(tmp_path
     for epochs in (2, 5):
         folder = tmp_path / f"after_{epochs}"
         tiny.main(tiny.Config(out=folder, on_nan="skip", epochs=epochs, save_every=4))
-        tiny.main(tiny.Config(out=folder, on_nan="skip", resume=True))
+        tiny.main(tiny.Config(out=folder, on_nan="skip", epochs=6, resume=True))
         assert contents(folder) == contents(tmp_path / "through")
 
 
@@ -413,7 +413,8 @@ def test_a_plain_line_an_epoch_and_the_results_at_the_end(tmp_path, monkeypatch,
     assert lines[2] == "compiling the training step, once"
     assert re.fullmatch(r"epoch 1/2  loss \d\.\d{3,4}  [\d,.]+ steps/s  \d+:\d\d left", lines[3])
     assert lines[4].startswith("epoch 2/2")
-    assert lines[5] == "finishing: the weights and the last pictures"
+    assert lines[5] == "epoch 2: the error is below 0.4"
+    assert lines[6] == "finishing: the weights and the last pictures"
     assert f"run       {out}" in lines
     assert str(out / "final" / "loss.png") in text
 
@@ -590,11 +591,11 @@ FOLDERS = {
     cut_config: "not a run's configuration",
     unknown_option_stored: "option 'dropout' is not known",
     option_of_another_type: "batch_size='four': must be a whole number",
-    option_out_of_range: "--batch-size 0: must be 1 or more",
+    option_out_of_range: "batch_size=0: must be 1 or more",
     no_checkpoint: "no checkpoint to go on from",
     no_whole_checkpoint: "nothing was deleted",
     checkpoint_of_another_recipe: "not a checkpoint of this recipe: .state.variables['params']['mean']",
-    fewer_epochs_than_there_are: "is past that already",
+    fewer_epochs_than_there_are: "is past that; ask for more",
 }
 
 

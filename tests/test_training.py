@@ -65,11 +65,10 @@ def same_bits(one, other) -> bool:
 
 def train(recipe, data, *, epochs=3, seed=1, start=None, **options):
     """Every slice's (epoch, step, carry on the host, metrics)."""
-    carry = start.carry if start else training.begin(recipe, data, recipe.init(jax.random.key(0)), BATCH)
+    loop = training.Loop(recipe, data, BATCH)
+    carry = start.carry if start else loop.begin(recipe.init(jax.random.key(0)))
     position = {"epoch": start.epoch, "step": start.step} if start else {}
-    pieces = training.slices(
-        recipe, data, carry, epochs=epochs, batch_size=BATCH, key=jax.random.key(seed), **position, **options
-    )
+    pieces = loop.slices(carry, epochs=epochs, key=jax.random.key(seed), **position, **options)
     return [piece._replace(carry=jax.tree.map(np.array, piece.carry)) for piece in pieces]
 
 
@@ -82,9 +81,8 @@ def test_a_step_is_traced_once_for_each_batch_shape():
         return recipe.update(state, batch, noise)
 
     data = source()
-    counting = recipe._replace(update=counted)
-    carry = training.begin(recipe, data, recipe.init(jax.random.key(0)), BATCH)
-    list(training.slices(counting, data, carry, epochs=4, batch_size=BATCH, key=jax.random.key(1), seconds=0))
+    loop = training.Loop(recipe._replace(update=counted), data, BATCH)
+    list(loop.slices(loop.initial(jax.random.key(0)), epochs=4, key=jax.random.key(1), seconds=0))
     assert sorted(shapes) == [2, BATCH]
 
 

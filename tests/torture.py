@@ -38,6 +38,7 @@ KEEP = 3
 def tiny_run(folder: Path) -> None:
     """The smallest experiment, saving after every epoch; gone on with where it has begun."""
     from jaxgen.command import command
+
     from tests.support import tiny
 
     begun = (folder / "config.json").exists()
@@ -75,8 +76,9 @@ def wait(child: int) -> int:
 
 def problems_of(folder: Path) -> list[str]:
     """What is wrong with the checkpoints of a run that was cut off."""
-    from jaxgen import checkpoint
     from jaxgen.log import lines
+
+    from jaxgen import checkpoint
 
     found = []
     acknowledged = sorted({line["name"] for line in lines(folder / "events.jsonl") if line["event"] == "checkpoint"})
@@ -367,10 +369,10 @@ def main() -> int:
 
 def import_everything() -> None:
     """So that the processes that are forked need not, while no backend of JAX is started."""
+    import jaxgen.run  # noqa: F401
     import orbax.checkpoint  # noqa: F401
     from PIL import Image  # noqa: F401
 
-    import jaxgen.run  # noqa: F401
     from tests import test_run  # noqa: F401
     from tests.support import tiny  # noqa: F401
 

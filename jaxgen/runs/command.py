@@ -21,6 +21,7 @@ from jaxgen.runs.layout import Layout
 from jaxgen.runs.outcome import Outcome
 from jaxgen.runs.resume import check_experiment
 from jaxgen.runs.run import STOP_SIGNALS, Interrupted, program
+from jaxgen.runs.session import experiment
 from jaxgen.signals import GRACE, available, say
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -54,7 +55,7 @@ def command(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> NoRe
 
 def _status_of(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> int:
     try:
-        outcome = main(configuration(config_class, main.__doc__ or "", sys.argv[1:]))
+        outcome = experiment(main)(configuration(config_class, main.__doc__ or "", sys.argv[1:]))
         return 1 if isinstance(outcome, Outcome) and outcome.failures else 0
     except InputError as error:
         return _say_why(str(error), 2)

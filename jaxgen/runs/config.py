@@ -52,9 +52,9 @@ _on_command_line: ContextVar[bool] = ContextVar("on_command_line", default=False
 
 
 @contextlib.contextmanager
-def speaking_of_options() -> Iterator[None]:
-    """Messages name the command line's options, such as `--batch-size`, instead of fields."""
-    token = _on_command_line.set(True)
+def speaking_of_options(yes: bool = True) -> Iterator[None]:
+    """Messages name the command line's options, such as `--batch-size`, or else fields, such as `batch_size`."""
+    token = _on_command_line.set(yes)
     try:
         yield
     finally:
@@ -197,7 +197,8 @@ class Config(BaseModel):
         if unknown := sorted(stored.keys() - cls.model_fields.keys()):
             raise InputError(f"{where}: option {unknown[0]!r} is not known; restore the file as it was written")
         try:
-            found = cls(**stored)
+            with speaking_of_options(False):
+                found = cls(**stored)
         except InputError as error:
             raise InputError(f"{where}: {error}; restore the file as it was written") from error
         for name, value in found.stored().items():
@@ -215,6 +216,8 @@ class DataConfig(Config):
 
     data: Resumable[str] = "digits"  # whether data are the same is decided by their checksum
     """What to learn from: digits, faces, mnist, fashion_mnist, cifar10, folder:PATH, arrays:FILE.npz or tfds:NAME."""
+    crop: bool = False
+    """Keep the proportions of images: resize to cover the size and crop the centre, instead of squeezing."""
     skip_bad: bool = False
     """Leave out a folder's unreadable images, and list them, instead of refusing the folder."""
 

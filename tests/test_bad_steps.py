@@ -6,26 +6,26 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgen import replay, training
+from jaxgen import training
 from jaxgen.models import dcgan
+from jaxgen.runs import bad_steps
 from tests.support import tiny
 
 KEY = jax.random.key(3)
 BATCH = 4
 
 
-def found(recipe, data, epoch=0, step=0, batch_size=BATCH, left_out=()):
-    source = training.as_source(data)
-    carry = training.begin(recipe, source, recipe.init(jax.random.key(0)), batch_size)
-    for piece in training.slices(recipe, source, carry, epochs=9, batch_size=batch_size, key=KEY, longest=1):
+def found(recipe, data, epoch=0, step=0, batch_size=BATCH, skipped=()):
+    loop = training.Loop(recipe, training.as_source(data), batch_size)
+    carry = loop.begin(recipe.init(jax.random.key(0)))
+    for piece in loop.slices(carry, epochs=9, key=KEY, longest=1):
         if (piece.epoch, piece.step) == (epoch, step):
             carry = piece.carry
             break
     else:
-        carry = training.begin(recipe, source, recipe.init(jax.random.key(0)), batch_size)
+        carry = loop.begin(recipe.init(jax.random.key(0)))
         epoch = step = 0
-    options = {"batch_size": batch_size, "key": KEY, "epochs": 9, "epoch": epoch, "step": step, "left_out": left_out}
-    return replay.find_bad_step(recipe, source, carry, **options)
+    return bad_steps.find_bad_step(loop, carry, key=KEY, epochs=9, epoch=epoch, step=step, skipped=skipped)
 
 
 @pytest.mark.parametrize("bad_row", range(0, 22, 3))
@@ -38,7 +38,7 @@ def test_the_batch_with_the_bad_example_is_found(bad_row):
     assert (bad.epoch, bad.step) == (0, place // BATCH)  # the last batch, of two, included
     assert bad.rows == np.asarray(order)[bad.step * BATCH :][:BATCH].tolist()
     assert bad.tensor == f"['batch'] float32[{len(bad.rows)}, 8, 8, 1]"
-    assert training.check_finite(training.Slice(0, 1, bad.before, None)) is None
+    assert training.check_finite(training.Slice(0, 1, bad.before, None, 0.0)) is None
 
 
 def test_none_is_found_where_there_is_none():
@@ -67,7 +67,7 @@ def test_steps_that_were_left_out_are_left_out_again():
     data[3] = np.nan
     recipe = tiny.recipe(tiny.Config())
     first = found(recipe, data)
-    second = found(recipe, data, left_out={(first.epoch, first.step)})
+    second = found(recipe, data, skipped={(first.epoch, first.step)})
     assert (first.epoch, second.epoch) == (0, 1)
     assert 3 in first.rows
     assert 3 in second.rows
@@ -84,5 +84,5 @@ def test_infinities_that_an_operation_is_given_are_not_its_fault():
         padded = jnp.pad(x, 1, constant_values=-jnp.inf)
         return jnp.log(padded[1:-1].max() - x)  # one of them is 0
 
-    assert replay.first_bad_operation(function, jnp.arange(3.0)) == "log in the update, float32[3]"
-    assert replay.first_bad_operation(jnp.exp, jnp.arange(3.0)) is None
+    assert bad_steps.first_bad_operation(function, jnp.arange(3.0)) == "log in the update, float32[3]"
+    assert bad_steps.first_bad_operation(jnp.exp, jnp.arange(3.0)) is None
