@@ -565,6 +565,16 @@ def test_a_truncated_file_is_refused(kind: str, small: torch.nn.Module, tmp_path
             torch_weights.load(SMALL, path)
 
 
+def test_an_archive_with_a_damaged_directory_is_refused(small: torch.nn.Module, tmp_path: Path) -> None:
+    write_file("zip", small.state_dict(), tmp_path / "weights")
+    content = bytearray((tmp_path / "weights").read_bytes())
+    place = content.index(b"PK\x06\x07")  # how many disks the archive spans stands 16 bytes further
+    content[place + 16 : place + 20] = struct.pack("<I", 2)
+    (tmp_path / "weights").write_bytes(content)
+    with pytest.raises(InputError, match=r"weights: not a plain state_dict \(zipfiles that span multiple disks"):
+        torch_weights.load(SMALL, tmp_path / "weights")
+
+
 @pytest.mark.parametrize("content", [b"", b"weights", b"\x89PNG\r\n\x1a\n" * 9, b"\xff" * 8 + b"{}"])
 def test_another_kind_of_file_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(content)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.errors import InputError
+from jaxgen.torch_weights.layout import printable
 
 Tensors = Mapping[str, Any]  # arrays of NumPy or JAX, tensors of PyTorch
 
@@ -195,7 +196,7 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         return dict(header)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a readable .safetensors file ({error})") from error
+        raise InputError(f"{path}: not a readable .safetensors file ({printable(error)})") from error
 
 
 def _about(header: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
@@ -205,7 +206,7 @@ def _about(header: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     try:
         about = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a readable .safetensors file (its metadata are damaged: {error})") from error
+        raise InputError(f"{path}: not a readable .safetensors file (its metadata are damaged)") from error
     if not isinstance(about, dict):
         raise InputError(f"{path}: not a readable .safetensors file (its metadata are damaged)")
     return about
@@ -228,8 +229,9 @@ def _safetensors(path: Path, header: Mapping[str, Any]) -> Tensors:
 
 def _torch_load(path: Path) -> Any:
     """Load a file of `torch.save` with `weights_only=True`, so that nothing in it is executed."""
-    if zipfile.is_zipfile(path):
-        _check_archive(path)
+    with path.open("rb") as file:
+        if file.read(2) == b"PK":
+            _check_archive(path)
     try:
         import torch
     except ImportError as error:
@@ -254,6 +256,6 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             claimed = sum(entry.file_size for entry in archive.infolist())
     except Exception as error:  # of any kind, where a file is damaged
-        raise InputError(f"{path}: not a plain state_dict ({error}); {REWRITE}") from error
+        raise InputError(f"{path}: not a plain state_dict ({printable(error)}); {REWRITE}") from error
     if claimed > path.stat().st_size:
         raise InputError(f"{path}: its entries claim {claimed:,} bytes, more than the whole file has; {REWRITE}")
