@@ -75,10 +75,10 @@ def build_for(description: Mapping[str, Any], state_dicts: Mapping[str, Tensors]
     every = [tensor for tensors in state_dicts.values() for tensor in tensors.values()]
     largest = max(SMALL, sum(math.prod(tensor.shape) for tensor in every))
     for field, value in _integers(description):
+        # A count of layers costs time to trace, however narrow they are.
         if abs(value) > (len(every) if "layers" in str(field[-1]) else largest):
-            raise InputError(
-                f"{where}: its header says {'.'.join(map(str, field[1:]))}={value}, its tensors are smaller"
-            )
+            name = ".".join(str(key) for key in field if key != "fields")
+            raise InputError(f"{where}: its header says {name}={value}, its tensors are smaller; {GIVE_MODULE}")
     try:
         expected(module)
     except Exception as error:  # of any kind: it is what the module raises when its fields do not belong together
@@ -96,8 +96,8 @@ def recognise(state_dicts: Mapping[str, Tensors], where: str) -> nn.Module:
         InputError: there is none, or there are several.
     """
     found: list[nn.Module] = []
-    for module in _default_modules():
-        for match in matches(state_dicts, expected(module)):
+    for module, shapes in _default_modules():
+        for match in matches(state_dicts, shapes):
             fitted = _fit(module, match.shapes)
             if fitted is not None and fitted not in found:
                 found.append(fitted)
@@ -238,14 +238,17 @@ def _is_of_type(value: Any, declared: Any) -> bool:
 # --- Recognising ------------------------------------------------------------------------------------------------------
 
 
-def _default_modules() -> Iterator[nn.Module]:
+@functools.cache
+def _default_modules() -> list[tuple[nn.Module, Shapes]]:
     """Each architecture of `jaxgen.models` with its default fields, and with each choice where there is one."""
-    for name, kind in _known_classes().items():
-        if not name.startswith("jaxgen.models.") or not hasattr(kind, "input_shape"):
-            continue
-        fields = [field for field in CHOICES if field in kind.__dataclass_fields__]
-        for values in itertools.product(*(CHOICES[field] for field in fields)):
-            yield kind(**dict(zip(fields, values, strict=True)))
+    modules = [
+        kind(**dict(zip(choices, values, strict=True)))
+        for name, kind in _known_classes().items()
+        if name.startswith("jaxgen.models.") and hasattr(kind, "input_shape")
+        for choices in [{field: CHOICES[field] for field in CHOICES if field in kind.__dataclass_fields__}]
+        for values in itertools.product(*choices.values())
+    ]
+    return [(module, expected(module)) for module in modules]
 
 
 def _fit(module: nn.Module, wanted: Shapes) -> nn.Module | None:

@@ -170,15 +170,14 @@ def _torch_to_numpy(tensor: Any) -> np.ndarray:
 
 def _is_safetensors(path: Path) -> bool:
     """Tell a `.safetensors` file from one of PyTorch's, by its first bytes."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file; give a .safetensors or .pth file")
-    if not path.is_file():
-        raise InputError(f"{path}: not a file; give a .safetensors or .pth file")
     try:
+        if not path.is_file():
+            problem = "not a file" if path.exists() else "no such file"
+            raise InputError(f"{path}: {problem}; give a .safetensors or .pth file")
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{printable(path)}: cannot be read ({error.strerror})") from error
     if start[8:] == b"{" and int.from_bytes(start[:8], "little") <= LONGEST_HEADER:
         return True
     if start.startswith((b"PK\x03\x04", b"\x80")):  # a zip archive, or a pickle as PyTorch wrote before 1.6
