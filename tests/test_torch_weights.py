@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -262,6 +262,33 @@ def test_wrappers_are_removed_inside_a_name(small: torch.nn.Module) -> None:
     assert_holds(torch_weights.load(SMALL, weights), small)
 
 
+class Outer(nn.Module):
+    """A module with a part that is itself called "module"."""
+
+    input_shape: tuple[int, ...] = (3,)
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return Scaled(name="module")(x)
+
+
+def test_a_model_may_have_a_part_called_module() -> None:
+    for name in ("module.weight", "model.module.weight"):
+        variables = torch_weights.load(Outer(), {name: np.arange(3)})
+        np.testing.assert_array_equal(variables["params"]["module"]["weight"], np.arange(3))
+
+
+def test_a_name_with_and_without_a_wrapper_is_not_guessed(small: torch.nn.Module) -> None:
+    weights = {**small.state_dict(), "module.fc.bias": torch.ones(3)}
+    with pytest.raises(InputError, match=r"tensor module\.fc\.bias is not the model's"):
+        torch_weights.load(SMALL, weights)
+
+
+def test_an_empty_state_dict_is_refused() -> None:
+    with pytest.raises(InputError, match=r"state_dict: holds no tensors, the model has fc\.bias"):
+        torch_weights.load(SMALL, {})
+
+
 def test_each_network_is_found_in_a_file_of_both(tmp_path: Path) -> None:
     """As in a Lightning checkpoint."""
     references = {"generator": torch_recipes.DigitsGenerator(), "discriminator": torch_recipes.DigitsDiscriminator()}
@@ -415,6 +442,10 @@ def test_other_types_are_converted_exactly(kind: str, source: str, tmp_path: Pat
         (lambda: torch.ones(3, 4, device="meta"), r"fc\.weight is on PyTorch's meta device"),
         (lambda: torch.ones(3, 4, dtype=torch.complex64).conj(), r"fc\.weight holds complex numbers"),
         (lambda: torch.nested.nested_tensor([torch.ones(3), torch.ones(4)]), r"no tensor fc\.weight"),
+        (
+            lambda: torch.zeros(3, 4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
+            r"fc\.weight has the type .*float4",
+        ),
         (lambda: torch.full((3, 4), torch.nan), r"fc\.weight has values that are NaN or infinite"),
         (lambda: torch.full((3, 4), -torch.inf), r"fc\.weight has values that are NaN or infinite"),
         (
@@ -422,7 +453,7 @@ def test_other_types_are_converted_exactly(kind: str, source: str, tmp_path: Pat
             r"fc\.weight has values that are NaN or infinite in float32",
         ),
     ],
-    ids=["meta", "complex", "nested", "NaN", "infinite", "too large"],
+    ids=["meta", "complex", "nested", "float4", "NaN", "infinite", "too large"],
 )
 def test_values_that_cannot_be_converted_are_refused(
     make: Callable[[], torch.Tensor], message: str, saved: bool, small: torch.nn.Module, tmp_path: Path
@@ -565,6 +596,16 @@ def test_a_truncated_file_is_refused(kind: str, small: torch.nn.Module, tmp_path
             torch_weights.load(SMALL, path)
 
 
+def test_an_archive_with_a_damaged_directory_is_refused(small: torch.nn.Module, tmp_path: Path) -> None:
+    write_file("zip", small.state_dict(), tmp_path / "weights")
+    content = bytearray((tmp_path / "weights").read_bytes())
+    place = content.index(b"PK\x06\x07")  # how many disks the archive spans stands 16 bytes further
+    content[place + 16 : place + 20] = struct.pack("<I", 2)
+    (tmp_path / "weights").write_bytes(content)
+    with pytest.raises(InputError, match=r"weights: not a plain state_dict \(zipfiles that span multiple disks"):
+        torch_weights.load(SMALL, tmp_path / "weights")
+
+
 @pytest.mark.parametrize("content", [b"", b"weights", b"\x89PNG\r\n\x1a\n" * 9, b"\xff" * 8 + b"{}"])
 def test_another_kind_of_file_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(content)
@@ -578,6 +619,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         torch_weights.load(SMALL, tmp_path / "nowhere.pth")
     with pytest.raises(InputError, match=f"{tmp_path}: not a file"):
         torch_weights.load(SMALL, tmp_path)
+    with pytest.raises(InputError, match=r"xxx…: cannot be read \("):
+        torch_weights.load(SMALL, "x" * 5000)
 
 
 def safetensors_file(header: Any, data: bytes = b"") -> bytes:
@@ -847,11 +890,26 @@ def test_a_tutorials_file_is_recognised(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [module for module in MODULES if module != MODULES[4]], ids=lambda m: type(m).__name__
+    "module",
+    [
+        completion.RowCompleter("lstm", hidden=9, width=7),
+        SMALL,
+        autoencoder.ConvAutoencoder(decoder=autoencoder.Decoder(1), input_shape=(32, 32, 1)),
+        dcgan.MnistGenerator(latent=5),
+        dcgan.DigitsGenerator(latent=3),
+        vae.ConvVAE(latent=3),
+    ],
+    ids=lambda module: type(module).__name__,
 )
-def test_fields_are_recognised_by_the_shapes(module: nn.Module, tmp_path: Path) -> None:
+def test_fields_follow_from_the_shapes(module: nn.Module, tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(torch_weights.to_safetensors(random_tensors(module)))
     assert torch_weights.load_file(tmp_path / "weights").module == module
+
+
+def test_fields_that_no_shape_depends_on_are_the_defaults(tmp_path: Path) -> None:
+    tensors = random_tensors(autoencoder.ConvAutoencoder(input_shape=(64, 48, 3)))
+    (tmp_path / "weights").write_bytes(torch_weights.to_safetensors(tensors))
+    assert torch_weights.load_file(tmp_path / "weights").module == autoencoder.ConvAutoencoder(input_shape=(32, 32, 3))
 
 
 def test_a_file_of_several_or_unknown_modules_is_refused(tmp_path: Path) -> None:
@@ -971,6 +1029,51 @@ def test_a_header_that_does_not_fit_the_tensors_is_refused(change: dict[str, Any
     with pytest.raises(InputError, match=r"w\.safetensors: ") as refused:
         torch_weights.load_file(tmp_path / "w.safetensors")
     assert len(str(refused.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("declared", "good", "bad"),
+    [
+        (int, [3], [True, 3.0, "3", None]),
+        (float, [3, 0.5], [True, "3", None]),
+        (bool, [True], [1, None]),
+        (int | tuple[int, int], [3, (3, 4)], [(3,), (3, 4, 5), (3, "4"), (3, True)]),
+        (tuple[int, ...], [(), (3,), (3, 4)], [3, ("a",), ((3,),)]),
+        (Literal["same", "valid"] | None, ["same", None], ["other", 3]),
+        (nn.Module, [SMALL], [3, None, ("a",)]),
+        (Callable[..., Any] | None, [None], ["os.system", 3]),
+        (Any, [], [3, None, "a"]),
+    ],
+    ids=str,
+)
+def test_fields_must_be_of_the_declared_type(declared: Any, good: list[Any], bad: list[Any]) -> None:
+    is_of_type = torch_weights.description._is_of_type
+    assert [value for value in good if not is_of_type(value, declared)] == []
+    assert [value for value in bad if is_of_type(value, declared)] == []
+
+
+class Deep(nn.Module):
+    """A module that takes long to trace when it has many layers."""
+
+    num_layers: int = 1
+    input_shape: tuple[int, ...] = (3,)
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for layer in range(self.num_layers):
+            x = x * self.param(f"weight_{layer}", nn.initializers.ones, (3,))
+        return x
+
+
+def test_more_layers_than_tensors_in_a_header_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_weights.description, "_known_classes", lambda: {f"{__name__}.Deep": Deep})
+    variables = {"params": {f"weight_{layer}": jnp.ones(3) for layer in range(2)}}
+    torch_weights.save(Deep(2), variables, tmp_path / "w.safetensors")
+    assert torch_weights.load_file(tmp_path / "w.safetensors").module == Deep(2)
+    about = {"module": torch_weights.describe(Deep(3))}
+    (tmp_path / "w.safetensors").write_bytes(torch_weights.to_safetensors(torch_weights.flatten(variables), about))
+    with pytest.raises(InputError, match=r"its header says num_layers=3, its tensors are smaller"):
+        torch_weights.load_file(tmp_path / "w.safetensors")
 
 
 def test_deeply_nested_modules_in_a_header_are_refused(tmp_path: Path) -> None:

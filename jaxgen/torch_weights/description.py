@@ -75,10 +75,10 @@ def build_for(description: Mapping[str, Any], state_dicts: Mapping[str, Tensors]
     every = [tensor for tensors in state_dicts.values() for tensor in tensors.values()]
     largest = max(SMALL, sum(math.prod(tensor.shape) for tensor in every))
     for field, value in _integers(description):
+        # A count of layers costs time to trace, however narrow they are.
         if abs(value) > (len(every) if "layers" in str(field[-1]) else largest):
-            raise InputError(
-                f"{where}: its header says {'.'.join(map(str, field[1:]))}={value}, its tensors are smaller"
-            )
+            name = ".".join(str(key) for key in field if key != "fields")
+            raise InputError(f"{where}: its header says {name}={value}, its tensors are smaller; {GIVE_MODULE}")
     try:
         expected(module)
     except Exception as error:  # of any kind: it is what the module raises when its fields do not belong together
@@ -96,9 +96,9 @@ def recognise(state_dicts: Mapping[str, Tensors], where: str) -> nn.Module:
         InputError: there is none, or there are several.
     """
     found: list[nn.Module] = []
-    for module in _default_modules():
-        for match in matches(state_dicts, expected(module)):
-            fitted = _fit(module, match.shapes)
+    for description, shapes in _default_descriptions():
+        for match in matches(state_dicts, shapes):
+            fitted = _fit(description, match.shapes)
             if fitted is not None and fitted not in found:
                 found.append(fitted)
     if not found:
@@ -238,23 +238,27 @@ def _is_of_type(value: Any, declared: Any) -> bool:
 # --- Recognising ------------------------------------------------------------------------------------------------------
 
 
-def _default_modules() -> Iterator[nn.Module]:
+@functools.cache
+def _default_descriptions() -> list[tuple[dict[str, Any], Shapes]]:
     """Each architecture of `jaxgen.models` with its default fields, and with each choice where there is one."""
+    found: list[tuple[dict[str, Any], Shapes]] = []
     for name, kind in _known_classes().items():
         if not name.startswith("jaxgen.models.") or not hasattr(kind, "input_shape"):
             continue
         fields = [field for field in CHOICES if field in kind.__dataclass_fields__]
         for values in itertools.product(*(CHOICES[field] for field in fields)):
-            yield kind(**dict(zip(fields, values, strict=True)))
+            description = {"class": name, "fields": dict(zip(fields, values, strict=True))}
+            if shapes := _shapes(description):  # None for a class that has no default for one of its fields
+                found.append((describe(build(description)), shapes))
+    return found
 
 
-def _fit(module: nn.Module, wanted: Shapes) -> nn.Module | None:
-    """The module with its integer fields such that its tensors have these shapes, None where there is none.
+def _fit(description: Mapping[str, Any], wanted: Shapes) -> nn.Module | None:
+    """The described module with its integer fields such that its tensors have these shapes, None where there is none.
 
     One field after the other, and then one pair after the other (a decoder's channels change with the image's), is
     raised by one. The first axis that grows then gives the value, for sizes grow in proportion.
     """
-    description = describe(module)
     integers = [field for field, _ in _integers(description)]
     for fields in [*itertools.combinations(integers, 1), *itertools.combinations(integers, 2)]:
         now, raised = _shapes(description), _shapes(_raised(description, fields, 1))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.errors import InputError
+from jaxgen.torch_weights.layout import printable
 
 Tensors = Mapping[str, Any]  # arrays of NumPy or JAX, tensors of PyTorch
 
@@ -169,15 +170,14 @@ def _torch_to_numpy(tensor: Any) -> np.ndarray:
 
 def _is_safetensors(path: Path) -> bool:
     """Tell a `.safetensors` file from one of PyTorch's, by its first bytes."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file; give a .safetensors or .pth file")
-    if not path.is_file():
-        raise InputError(f"{path}: not a file; give a .safetensors or .pth file")
     try:
+        if not path.is_file():
+            problem = "not a file" if path.exists() else "no such file"
+            raise InputError(f"{path}: {problem}; give a .safetensors or .pth file")
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{printable(path)}: cannot be read ({error.strerror})") from error
     if start[8:] == b"{" and int.from_bytes(start[:8], "little") <= LONGEST_HEADER:
         return True
     if start.startswith((b"PK\x03\x04", b"\x80")):  # a zip archive, or a pickle as PyTorch wrote before 1.6
@@ -195,7 +195,7 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         return dict(header)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a readable .safetensors file ({error})") from error
+        raise InputError(f"{path}: not a readable .safetensors file ({printable(error)})") from error
 
 
 def _about(header: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
@@ -205,7 +205,7 @@ def _about(header: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     try:
         about = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a readable .safetensors file (its metadata are damaged: {error})") from error
+        raise InputError(f"{path}: not a readable .safetensors file (its metadata are damaged)") from error
     if not isinstance(about, dict):
         raise InputError(f"{path}: not a readable .safetensors file (its metadata are damaged)")
     return about
@@ -228,8 +228,9 @@ def _safetensors(path: Path, header: Mapping[str, Any]) -> Tensors:
 
 def _torch_load(path: Path) -> Any:
     """Load a file of `torch.save` with `weights_only=True`, so that nothing in it is executed."""
-    if zipfile.is_zipfile(path):
-        _check_archive(path)
+    with path.open("rb") as file:
+        if file.read(2) == b"PK":
+            _check_archive(path)
     try:
         import torch
     except ImportError as error:
@@ -254,6 +255,6 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             claimed = sum(entry.file_size for entry in archive.infolist())
     except Exception as error:  # of any kind, where a file is damaged
-        raise InputError(f"{path}: not a plain state_dict ({error}); {REWRITE}") from error
+        raise InputError(f"{path}: not a plain state_dict ({printable(error)}); {REWRITE}") from error
     if claimed > path.stat().st_size:
         raise InputError(f"{path}: its entries claim {claimed:,} bytes, more than the whole file has; {REWRITE}")
