@@ -25,7 +25,7 @@ from jaxgen.command import parse, provide_cpu_devices, say_why
 from jaxgen.durable import write_json
 from jaxgen.errors import InputError
 
-QUICK = Effort(rivals=(EAGER,), rounds=8, training=0.5, products=2, generating_rounds=0, profiled=0, starts=0)
+QUICK = Effort((EAGER,), rounds=8, longest=60.0, training=0.5, products=2, generating_rounds=0, profiled=0, starts=0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -87,7 +87,8 @@ def sampler(
     """jaxgen draws its latent vectors within the measured time; PyTorch gets them ready-made."""
 
     def generate(variables: PyTree, z: jax.Array) -> jax.Array:
-        return dcgan.sample(generator, variables["generator"], jax.random.key(0), len(z))
+        samples: jax.Array = dcgan.sample(generator, variables["generator"], jax.random.key(0), len(z))
+        return samples
 
     def given(images: np.ndarray) -> np.ndarray:
         return np.asarray(generator.prior(jax.random.key(0), 10_000))

@@ -32,6 +32,7 @@ class Effort(NamedTuple):
 
     rivals: tuple[str, ...] = (EAGER, COMPILED)
     rounds: int = 12  # turns of each system in training
+    longest: float = 600.0  # seconds of a race, about; on a busy machine, where PyTorch may be 50 times slower
     training: float = 2.0  # seconds in a turn of the fastest system, at least
     products: int = 5  # large matrix products of each system, before and after
     generating_rounds: int = 12  # or 0
@@ -166,7 +167,7 @@ def race_training(ours: Jaxgen, rivals: Mapping[str, PyTorch], effort: Effort) -
     if steps % ours.steps == 0:
         ours.train(-ours.done % ours.steps)  # to the end of the epoch: turns are whole epochs
 
-    race = take_turns({OURS: ours.train, **turns}, steps, effort.rounds)
+    race = take_turns({OURS: ours.train, **turns}, steps, effort.rounds, effort.longest)
     compiling = {OURS: sum(compiling_ours)}
     if COMPILED in rivals:
         usual = statistics.median(race.seconds[COMPILED])
@@ -193,7 +194,7 @@ def race_generation(ours: Jaxgen, rivals: Mapping[str, PyTorch], given: np.ndarr
     turns = {OURS: repeated(ours), **{name: repeated(rival) for name, rival in rivals.items()}}
     warm_up = take_turns(turns, 1, 2).seconds  # the first call compiles
     times = math.ceil(effort.generating / min(seconds[-1] for seconds in warm_up.values()))
-    return judge(take_turns(turns, times, effort.generating_rounds))
+    return judge(take_turns(turns, times, effort.generating_rounds, effort.longest))
 
 
 def turn_length(step_seconds: Iterable[float], seconds: float, steps_per_epoch: int) -> int:
@@ -206,10 +207,14 @@ def turn_length(step_seconds: Iterable[float], seconds: float, steps_per_epoch: 
     return steps if steps < steps_per_epoch else math.ceil(steps / steps_per_epoch) * steps_per_epoch
 
 
-def take_turns(turns: Mapping[str, Turn], amount: int, rounds: int) -> Turns:
-    """Let the systems work in turn, A B C A B C …; in each round all do as much as the first of them did."""
+def take_turns(turns: Mapping[str, Turn], amount: int, rounds: int, longest: float = math.inf) -> Turns:
+    """Let the systems work in turn, A B C A B C …; in each round all do as much as the first of them did.
+
+    After `longest` seconds no further round begins, but two are always measured.
+    """
     taken = Turns({name: [] for name in turns}, [], [])
-    for _ in range(rounds):
+    end = time.perf_counter() + longest
+    while len(taken.others) < min(2, rounds) or (len(taken.others) < rounds and time.perf_counter() < end):
         done, shares = amount, []
         for name, turn in turns.items():
             time.sleep(0.05)  # threads of the last turn, which spin for a while waiting for work, have gone to sleep
