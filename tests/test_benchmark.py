@@ -634,7 +634,6 @@ def test_recipes_are_measured_once_and_in_order() -> None:
     ("arguments", "message"),
     [
         (["vae_mnits"], "there is no recipe 'vae_mnits': take some of dcgan_digits, conv_autoencoder, rnn_lstm"),
-        (["--fast"], "Unrecognized options: --fast"),
         (["--out", "."], "--out .: is a folder; name a file"),
         (["--epochs", "0"], "--epochs 0: must be 1 or more"),
     ],
@@ -647,6 +646,12 @@ def test_bad_input_is_one_line(
     assert said.err.startswith(f"error: {message}")
     assert said.err.count("\n") == 1
     assert said.out == ""
+
+
+def test_unknown_option_is_bad_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command(monkeypatch, "--fast")
+    assert "unrecognized arguments: --fast" in capsys.readouterr().err
 
 
 def test_other_devices_than_the_cpu_are_refused(

@@ -35,8 +35,9 @@ counted, so for a recipe that uses it the ideal time is not a lower bound.
 arithmetic, copies, and all-reduces between the devices that share a batch, most of which is waiting. Kernels run on
 several threads, and profiling has a cost, so the kinds need not add up to the step.
 
-**Start-up** is measured from outside: from the start of an experiment's command to the first movement of its progress
-bar, with an empty compilation cache (cold) and with the one that the first start filled (warm).
+**Start-up** is measured from outside: from the start of an experiment's command until its progress bar appears, which
+is when the first step has been trained; with an empty compilation cache (cold) and with the one that the first start
+filled (warm).
 
 **Memory** is the peak of the resident set of a process that trains ten steps on ten batches of images, so that
 PyTorch is not charged for its float32 copy of the whole data set.

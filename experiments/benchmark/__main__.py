@@ -1,7 +1,7 @@
 """The command `python -m experiments.benchmark [RECIPE …]`; the package's docstring says what it measures and how."""
 
+import argparse
 import contextlib
-import dataclasses
 import importlib.util
 import sys
 import tempfile
@@ -9,10 +9,9 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Any
 
 import jax
-import tyro
 
 from experiments.benchmark import images, machine, processes, report
 from experiments.benchmark.cases import CASES, GROUPS, Case
@@ -21,29 +20,38 @@ from experiments.benchmark.ideal import ideal_time, matmul_rate
 from experiments.benchmark.profile import profile
 from experiments.benchmark.race import COMPILED, EAGER, OURS, Effort, Jaxgen, PyTorch, race_generation, race_training
 from jaxgen import data
-from jaxgen.command import parse, provide_cpu_devices, say_why
 from jaxgen.durable import write_json
 from jaxgen.errors import InputError
+from jaxgen.runs.devices import provide_cpu_devices
 
 QUICK = Effort((EAGER,), rounds=8, longest=60.0, training=0.5, products=2, generating_rounds=0, profiled=0, starts=0)
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    recipes: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE …")] = ()
-    """What to measure: dcgan_digits, conv_autoencoder, rnn_lstm, rnn_gru, rnn_complete (both of the last two),
-    dcgan_mnist or vae_mnist; without names, everything."""
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Measure training only, with fewer and shorter turns and without torch.compile: about four minutes in all."""
-    epochs: int | None = None
-    """Compare quality instead of speed: train both systems for so many epochs and print their metrics."""
-    out: Path = Path("runs/benchmark.json")
-    """The JSON file for all figures."""
+def options_of(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; for what argparse cannot parse it exits with status 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.benchmark",
+        description="Measure how fast the recipes train and generate, beside PyTorch.",
+    )
+    names = ", ".join([*CASES, *GROUPS])
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=f"of {names} (both cells); all unless given")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="measure training only, with fewer and shorter turns and without torch.compile: about four minutes in all",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        help="compare quality instead of speed: train both systems for so many epochs and print their metrics",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/benchmark.json"), help="the JSON file for all figures (%(default)s)"
+    )
+    return parser.parse_args(arguments)
 
-    module = "experiments.benchmark"
 
-
-def main(options: Options) -> None:
+def main(options: argparse.Namespace) -> None:
     """Measure how fast the recipes train and generate, beside PyTorch."""
     names = chosen(options.recipes)
     if importlib.util.find_spec("torch") is None:
@@ -198,7 +206,7 @@ def say(name: str, what: str) -> None:
     print(f"{name}: {what} …", file=sys.stderr, flush=True)
 
 
-def surroundings(options: Options) -> dict[str, Any]:
+def surroundings(options: argparse.Namespace) -> dict[str, Any]:
     """Describe when, how, on what and with what the figures are measured."""
     words = [*options.recipes, *(["--quick"] if options.quick else [])]
     words += [] if options.epochs is None else ["--epochs", str(options.epochs)]
@@ -215,12 +223,10 @@ def surroundings(options: Options) -> dict[str, Any]:
 def run() -> int:
     """Run the command and return its exit status: 0; 2 for bad input; 1 for other errors; 130 for Ctrl-C."""
     try:
-        # `parse` needs nothing of a configuration but its `module`.
-        main(parse(cast(Any, Options()), main.__doc__ or "", sys.argv[1:]))
-    except InputError as error:
-        return say_why(error, 2)
-    except (OSError, FloatingPointError) as error:
-        return say_why(error, 1)
+        main(options_of(sys.argv[1:]))
+    except (InputError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         return 130
     return 0

@@ -1,18 +1,17 @@
 """The recipes as both systems run them: their settings, their data, and what is generated from the trained model."""
 
-import dataclasses
 from collections.abc import Callable
 from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 import jaxgen
 from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
-from jaxgen.config import DataConfig
 from jaxgen.data import Images
 from jaxgen.models import autoencoder, completion, dcgan, vae
+from jaxgen.runs import DataConfig
 from jaxgen.training import PyTree, Source
 
 
@@ -35,8 +34,8 @@ class Case(NamedTuple):
         return (self.experiment.__name__, *self.options)
 
     @property
-    def recipe(self) -> jaxgen.Recipe:
-        recipe: jaxgen.Recipe = self.experiment.recipe(self.config)
+    def recipe(self) -> jaxgen.Recipe[Any]:
+        recipe: jaxgen.Recipe[Any] = self.experiment.recipe(self.config)
         return recipe
 
     def source(self, images: Images) -> Source:
@@ -50,11 +49,10 @@ class Case(NamedTuple):
 
 
 def completer(cell: Literal["lstm", "gru"]) -> Case:
-    length, config = 28, dataclasses.replace(rnn_complete.Config(), cell=(cell,))
-    module = completion.RowCompleter(cell)
+    length, module = 28, completion.RowCompleter(cell)
     return Case(
         rnn_complete,
-        config,
+        rnn_complete.Config(cell=(cell,)),
         (56, 56, 1),
         low=0.0,
         generated="10 images completed",

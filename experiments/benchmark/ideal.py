@@ -16,7 +16,7 @@ from jaxgen.layers import GRU, LSTM, Conv, ConvTranspose, Linear
 from jaxgen.training import Recipe, Source, steps_per_epoch
 
 
-def ideal_time(recipe: Recipe, source: Source, batch_size: int, rate: float) -> dict[str, float]:
+def ideal_time(recipe: Recipe[Any], source: Source, batch_size: int, rate: float) -> dict[str, float]:
     """Return the ideal time of an epoch, its last, smaller batch included if the recipe trains on it.
 
     Args:
@@ -33,7 +33,7 @@ def ideal_time(recipe: Recipe, source: Source, batch_size: int, rate: float) -> 
     }
 
 
-def multiply_adds(recipe: Recipe, source: Source, batch_size: int) -> int:
+def multiply_adds(recipe: Recipe[Any], source: Source, batch_size: int) -> int:
     """Count the multiply-adds of one step in its layers, forward and backward, from their shapes, computing nothing.
 
     A layer's weights are used once at every position: of the output in a convolution, of the input in a transposed one,

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
 from jaxgen import data
-from jaxgen.config import DataConfig
 from jaxgen.data import Images, originals
+from jaxgen.runs import DataConfig
 
 _TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000}
 
@@ -27,7 +26,7 @@ def load(config: DataConfig, shape: tuple[int, int, int]) -> Images:
 
 def random_images(shape: tuple[int, ...]) -> Images:
     """Return random bytes as images `[N, H, W, C]`, in ten classes."""
-    return Images(jnp.asarray(_random_bytes(shape)), jnp.arange(shape[0], dtype=jnp.int32) % 10, 255)
+    return Images(_random_bytes(shape), np.arange(shape[0], dtype=np.int32) % 10, 255)
 
 
 def write_random_images(folder: Path, shape: tuple[int, ...]) -> None:

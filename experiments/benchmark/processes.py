@@ -19,13 +19,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-# The speed on the live progress bar, which is a question mark until the first slice of training has ended.
-_SPEED = re.compile(rb"\d ?(steps/s|s/ ?steps)")
+_PROGRESS_BAR = re.compile(rb"steps/s|s/ ?steps")  # its rate; it appears when the first step has been trained
 _LONGEST_START = 600.0  # seconds
 
 
 def measure_starts(command: Sequence[str], times: int) -> dict[str, list[float]]:
-    """Measure the seconds from a command to the end of its first training step, when its progress bar first moves.
+    """Measure the seconds from a command to the end of its first training step, when its progress bar appears.
 
     Args:
         command: a module and its options, as after `python -m`.
@@ -113,7 +112,7 @@ def _seconds_to_first_step(command: Sequence[str], cache: str) -> float:
         began = time.perf_counter()
         with _on_terminal(words, {**os.environ, **_caching(cache)}) as terminal:
             shown = b""
-            while not _SPEED.search(shown):
+            while not _PROGRESS_BAR.search(shown):
                 left = began + _LONGEST_START - time.perf_counter()
                 if not select.select([terminal], [], [], max(0.0, left))[0]:
                     raise RuntimeError(f"{' '.join(command)}: no training step in {_LONGEST_START:.0f} s")
@@ -154,7 +153,7 @@ def _train_for_memory(system: str, name: str, *shape: str) -> dict[str, Any]:
         from experiments.benchmark.cases import CASES
         from experiments.benchmark.images import random_images
         from experiments.benchmark.race import Jaxgen
-        from jaxgen.command import provide_cpu_devices
+        from jaxgen.runs.devices import provide_cpu_devices
 
         case = CASES[name]()
         provide_cpu_devices(case.config)

@@ -20,6 +20,7 @@ from experiments.benchmark.cases import Case
 from experiments.benchmark.figures import compare
 from jaxgen import training
 from jaxgen.data import Images
+from jaxgen.runs.devices import find_devices
 
 OURS, EAGER, COMPILED = "jaxgen", "pytorch_eager", "pytorch_compiled"
 FEWEST_STEPS = 5  # in a turn: in its first step a system finds its arrays pushed out of the caches by the other's
@@ -68,7 +69,7 @@ class Jaxgen:
                 batch_size=self.batch_size,
                 key=training_key,
                 each=each,
-                devices=jax.devices()[: case.config.cpu_devices],
+                devices=find_devices(case.config),
             )
 
         self._slices = slices_of(fit)
