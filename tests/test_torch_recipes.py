@@ -1,4 +1,4 @@
-"""The PyTorch references are what recipes.md says: they judge the JAX side, so they are checked by themselves first."""
+"""The PyTorch references behave as the tutorials; the parity tests depend on them, so they have tests of their own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LAYERS = {
 
 @pytest.fixture(autouse=True)
 def fixed_seed_and_one_thread() -> Iterator[None]:
-    """One thread: PyTorch's threads wait for each other, which on a busy machine takes many times as long."""
+    """PyTorch's threads wait for each other, which takes many times as long on a busy machine."""
     torch.manual_seed(0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -49,7 +49,7 @@ def test_parameters_and_names_are_the_tutorials(name: str) -> None:
 
 
 @pytest.mark.parametrize("network", [reference.MnistGenerator, reference.MnistDiscriminator])
-def test_mnist_networks_start_from_narrow_normals(network: type[nn.Module]) -> None:
+def test_mnist_networks_are_initialised_from_normal_with_std_0_02(network: type[nn.Module]) -> None:
     for layer in network().modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             # Six standard errors of a mean and of a standard deviation over so many weights.
@@ -60,7 +60,7 @@ def test_mnist_networks_start_from_narrow_normals(network: type[nn.Module]) -> N
             assert not layer.bias.any()
 
 
-def test_windows_run_through_each_image() -> None:
+def test_windows_are_cut_from_each_image_in_order() -> None:
     images = torch.rand(2, 56, 3)
     windows, targets = reference.cut_windows(images, 28)
     assert windows.shape == (56, 28, 3)
@@ -69,7 +69,7 @@ def test_windows_run_through_each_image() -> None:
     assert torch.equal(targets[28 + 5], images[1, 33])
 
 
-def test_completion_feeds_on_its_own_predictions() -> None:
+def test_completion_uses_its_own_predictions() -> None:
     model = reference.RowCompleter("lstm", hidden=8, width=3)
     images = torch.rand(2, 6, 3)
     completed = reference.complete(model, images, length=3)
@@ -78,7 +78,7 @@ def test_completion_feeds_on_its_own_predictions() -> None:
         torch.testing.assert_close(completed[:, row], model(completed[:, row - 3 : row]))
 
 
-def test_mnist_step_moves_running_statistics_at_every_pass() -> None:
+def test_mnist_step_updates_running_statistics_in_every_pass() -> None:
     generator, discriminator = reference.MnistGenerator(), reference.MnistDiscriminator()
     optimizers = reference.mnist_optimizer(generator), reference.mnist_optimizer(discriminator)
     reference.mnist_step(generator, discriminator, *optimizers, torch.rand(3, 1, 28, 28), *torch.rand(2, 3, 62))
@@ -86,7 +86,7 @@ def test_mnist_step_moves_running_statistics_at_every_pass() -> None:
     assert discriminator.state_dict()["conv.3.num_batches_tracked"] == 3  # real, fake, and the generator's fake
 
 
-def test_digits_discriminator_meets_real_images_after_learning_from_fakes() -> None:
+def test_digits_discriminator_sees_real_images_after_its_step_on_fakes() -> None:
     generator, discriminator = reference.DigitsGenerator(), reference.DigitsDiscriminator()
     real, z = torch.rand(4, 1, 8, 8), torch.randn(12, 64)
     learner = copy.deepcopy(discriminator)
@@ -101,7 +101,7 @@ def test_digits_discriminator_meets_real_images_after_learning_from_fakes() -> N
     assert metrics["error_real"] > before * 1.001
 
 
-def test_digits_answer_of_one_half_means_real() -> None:
+def test_digits_probability_of_one_half_counts_as_real() -> None:
     generator, discriminator = reference.DigitsGenerator(), reference.DigitsDiscriminator()
     nn.utils.vector_to_parameters(torch.zeros(5_201), discriminator.parameters())
     optimizers = SGD(generator.parameters(), lr=0.0), SGD(discriminator.parameters(), lr=0.0)
@@ -110,7 +110,7 @@ def test_digits_answer_of_one_half_means_real() -> None:
     assert (metrics["accuracy_fake"], metrics["accuracy_real"]) == (0, 4)
 
 
-def test_evaluation_does_not_depend_on_the_company() -> None:
+def test_evaluation_does_not_depend_on_other_images_in_the_batch() -> None:
     images, epsilon = torch.rand(2, 1, 32, 32), torch.randn(2, 2)
     model = reference.ConvVAE()
     reference.vae_step(model, reference.vae_optimizer(model), images, epsilon)
@@ -145,11 +145,11 @@ def test_training_learns_and_generates(recipe: str) -> None:
     ("recipe", "shape", "batches"),
     [("rnn_gru", (16, 56, 56, 1), 14), ("dcgan_mnist", (383, 28, 28, 1), 2), ("dcgan_digits", (1797, 8, 8, 1), 113)],
 )
-def test_only_mnist_drops_its_last_batch(recipe: str, shape: tuple[int, ...], batches: int) -> None:
+def test_only_dcgan_mnist_drops_its_last_batch(recipe: str, shape: tuple[int, ...], batches: int) -> None:
     assert len(reference.Training(recipe, np.zeros(shape, np.float32)).loader) == batches
 
 
-def test_training_repeats_from_its_seed_and_stops_when_told() -> None:
+def test_training_is_reproducible_from_its_seed_and_stops_after_max_steps() -> None:
     images = np.random.default_rng(0).random((37, 8, 8, 1), dtype=np.float32)
     runs = [reference.Training("dcgan_digits", images, seed=seed).epoch(max_steps=2) for seed in (0, 0, 1)]
     assert runs[0] == runs[1] != runs[2]

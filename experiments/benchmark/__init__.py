@@ -1,45 +1,56 @@
-"""How fast the recipes train and generate here, beside PyTorch.
+"""How fast the recipes train and generate, beside PyTorch.
 
 python -m experiments.benchmark
 python -m experiments.benchmark vae_mnist rnn_complete
-python -m experiments.benchmark dcgan_digits --quick
+python -m experiments.benchmark --quick --out docs/benchmarks/MACHINE-jax-VERSION-quick.json
 python -m experiments.benchmark conv_autoencoder --epochs 3
+python -m experiments.benchmark.tables
 
 **Training.** Both systems hold the same images in memory and take batches of the same size, each in its own shuffled
-order, with the thread counts that they choose themselves. Ours is `jaxgen.training.slices`, as every experiment calls
-it, on as many devices of the CPU as the experiment takes; PyTorch's is the reference of the parity tests
-(`tests/support/torch_recipes.py`): a `DataLoader` over float32 tensors and `.item()` at every step, eagerly and with
-`torch.compile`. After a warm-up they take turns in one process, A B C A B C … A turn is an epoch, or, where that takes
-long, a slice of one: ours trains for a given time and the others do the same number of steps, each going on where its
-last turn ended. Compilation is not in the figures but has its own columns: what JAX says it took, and by how much
-PyTorch's warm-up was slower than its usual turns.
+order, with the numbers of threads that they choose themselves. Ours is `jaxgen.fit`, on as many CPU devices as the
+experiment uses; PyTorch's is the reference of the parity tests (`tests/support/torch_recipes.py`), a `DataLoader`
+over float32 tensors and `.item()` at every step, eager and with `torch.compile`. After a warm-up the systems take
+turns in one process, A B C A B C …, and each goes on where its last turn ended. In a round all do the same number of
+steps: as many as take the fastest of them two seconds (`--quick`: half a second), and five at least, because the
+first step of a turn finds its arrays pushed out of the caches. From an epoch on, a turn is whole epochs. The tables
+give the steps of a turn. Compilation is not part of these figures and has its own columns: what JAX reports, and how
+much longer PyTorch's warm-up took than its usual turns.
 
-**The ratio** is taken within each round, so that what slows the machine down for a while slows both. Its interval is
-the one for the median that holds whatever the distribution is (between two order statistics). It is taken against the
-form of PyTorch that was the faster one in the median.
+**The ratio** is taken within each round, against the form of PyTorch whose median is the faster one. Its interval is
+the distribution-free 95 % interval of the median.
 
-**The floor** is what the step's arithmetic would take as one large matrix product. `floor.py` counts multiply-adds in
-the layers, forward and backward, from their shapes, gradients that the recipe does not need left out. Winograd's form
-of a convolution takes fewer than are counted, so with it the floor is a measure and not a bound. The rate is the best
-of many float32 products of 2048 × 2048, by XLA or by PyTorch, measured around the race.
+**A quiet machine.** PyTorch's threads wait for each other at barriers, and other processes make that many times
+slower. So during every turn the benchmark reads how much of the processors other processes use. Only rounds in which
+that is at most 5 % count. If there are fewer than six of them, the quieter half of the rounds counts, and the race is
+marked with an asterisk in every table. A race that takes too long (ten minutes; `--quick`: one) ends after fewer
+rounds.
 
-**Where the time goes**: the same loop once more under XLA's profiler, its kernels sorted into matrix products, sums,
-elementwise arithmetic, copies, and the meetings of devices that share a batch, most of which is waiting. They run on
-several threads and the profiler costs something too, so the kinds need not add up to the step.
+**The ideal time** is that of the step's arithmetic at the rate of large matrix products: multiply-adds, counted in
+the layers from their shapes, forward and backward, without gradients that the recipe does not need. The rate is the
+best of several float32 products of 2048 × 2048, by XLA or by PyTorch, measured before and after the race. Matmul
+utilisation is the ideal time divided by the measured one. Winograd's algorithm takes fewer multiply-adds than are
+counted, so for a recipe that uses it the ideal time is not a lower bound.
 
-**Memory and starting time** are those of processes started for it alone, ours with an empty compilation cache (cold)
-and with the one that the first start left (warm), as from a user's second run on. Memory: the peak of the resident set
-after ten steps on ten batches of images, so that PyTorch is not charged for its copies of the data as float32. Start:
-from the command to the end of the first training step; the files are in the system's cache.
+**Where the time goes**: training under XLA's profiler, its kernels sorted into matmuls, reductions, elementwise
+arithmetic, copies, and all-reduces between the devices that share a batch, most of which is waiting. Kernels run on
+several threads, and profiling has a cost, so the kinds need not add up to the step.
 
-**Generation**: one call of the device in ours, the reference's own loop in PyTorch, taking turns in the same way.
+**Start-up** is measured from outside: from the start of an experiment's command until its progress bar appears, which
+is when the first step has been trained; with an empty compilation cache (cold) and with the one that the first start
+filled (warm).
 
-Without the original files of MNIST or CIFAR-10 random images take their place, and the table says so: nothing here
-depends on what a pixel's value is. `--quick` races the training alone, eagerly, in fewer and shorter turns.
+**Memory** is the peak of the resident set of a process that trains ten steps on ten batches of images, so that
+PyTorch is not charged for its float32 copy of the whole data set.
 
-**How well they learn**, with `--epochs N`: both train for N epochs from weights and orders of their own, on real images
-only, and the mean metrics of every epoch stand beside each other.
+**Generation**: one jitted call here, the reference's own loop in PyTorch, taking turns as in training.
 
-Nothing else should be running: PyTorch's threads wait for each other, and on a busy machine much longer than ours. The
-table says how busy it was before the start.
+Without the original files of MNIST or CIFAR-10 random images take their place, and the table says so: speed does not
+depend on the values of pixels.
+
+**How well they learn**, with `--epochs N`: both train for N epochs, from weights and orders of their own, on real
+images only, and the tables give the mean metrics of every epoch.
+
+**Reports.** Every run writes its figures, with the machine, versions, commit and command, as JSON to `--out`. Those
+that are committed under `docs/benchmarks/` appear in the documentation: `python -m experiments.benchmark.tables`
+generates `docs/benchmarks/tables.md` from them, and a test checks that it is up to date.
 """

@@ -1,9 +1,8 @@
-"""The recipes as both systems run them: under which settings, on what, and what they generate at the end."""
+"""The recipes as both systems run them: their settings, their data, and what is generated from the trained model."""
 
-import dataclasses
 from collections.abc import Callable
 from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -13,29 +12,31 @@ import jaxgen
 from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
 from jaxgen.data import Images
 from jaxgen.models import autoencoder, completion, dcgan, vae
+from jaxgen.runs import DataConfig
 from jaxgen.training import PyTree, Source
 
 
 class Case(NamedTuple):
-    """An experiment under its default settings. Images are integers [N, H, W, C] where nothing else is said."""
+    """An experiment with its default settings. Images are integers `[N, H, W, C]` unless said otherwise."""
 
     experiment: ModuleType
     config: DataConfig
-    shape: tuple[int, int, int]  # of its images
-    low: float  # they are scaled to low … 1
+    shape: tuple[int, int, int]  # of an image
+    low: float  # pixels are scaled to [low, 1]
     generated: str  # what `generate` makes, in words
     generate: Callable[[PyTree, jax.Array], jax.Array]  # (variables, given) -> float images
-    given: Callable[[np.ndarray], np.ndarray]  # (float images) -> what both systems generate from
-    length: int | None = None  # the examples are windows of so many rows
-    options: tuple[str, ...] = ()  # that ask the experiment's command for `config`
+    given: Callable[[np.ndarray], np.ndarray]  # (float images) -> the input of both systems' generation
+    length: int | None = None  # for completion: rows in a window
+    options: tuple[str, ...] = ()  # with which the experiment's command has this `config`
 
     @property
     def command(self) -> tuple[str, ...]:
+        """The module and the options, as after `python -m`."""
         return (self.experiment.__name__, *self.options)
 
     @property
-    def recipe(self) -> jaxgen.Recipe:
-        recipe: jaxgen.Recipe = self.experiment.recipe(self.config)
+    def recipe(self) -> jaxgen.Recipe[Any]:
+        recipe: jaxgen.Recipe[Any] = self.experiment.recipe(self.config)
         return recipe
 
     def source(self, images: Images) -> Source:
@@ -44,16 +45,15 @@ class Case(NamedTuple):
         return jaxgen.scaled(images.images, self.low, 1.0, white=images.white)
 
     def floats(self, images: Images) -> np.ndarray:
-        """The images as PyTorch is given them: float32 in low … 1."""
+        """Return the images as PyTorch gets them: float32 in [low, 1]."""
         return np.asarray(images.images, np.float32) / images.white * (1.0 - self.low) + self.low
 
 
 def completer(cell: Literal["lstm", "gru"]) -> Case:
-    length, config = 28, dataclasses.replace(rnn_complete.Config(), cell=(cell,))
-    module = completion.RowCompleter(cell)
+    length, module = 28, completion.RowCompleter(cell)
     return Case(
         rnn_complete,
-        config,
+        rnn_complete.Config(cell=(cell,)),
         (56, 56, 1),
         low=0.0,
         generated="10 images completed",
@@ -83,10 +83,11 @@ def sampler(
     shape: tuple[int, int, int],
     low: float,
 ) -> Case:
-    """Ours draws its latent vectors within the time that is taken; PyTorch is spared that and is given them."""
+    """jaxgen draws its latent vectors within the measured time; PyTorch gets them ready-made."""
 
     def generate(variables: PyTree, z: jax.Array) -> jax.Array:
-        return dcgan.sample(generator, variables["generator"], jax.random.key(0), len(z))
+        samples: jax.Array = dcgan.sample(generator, variables["generator"], jax.random.key(0), len(z))
+        return samples
 
     def given(images: np.ndarray) -> np.ndarray:
         return np.asarray(generator.prior(jax.random.key(0), 10_000))
@@ -117,4 +118,4 @@ CASES: dict[str, Callable[[], Case]] = {
     "dcgan_mnist": lambda: sampler(dcgan_mnist, dcgan.MnistGenerator(), (28, 28, 1), low=0.0),
     "vae_mnist": decoder,
 }
-GROUPS = {"rnn_complete": ("rnn_lstm", "rnn_gru")}  # an experiment that is more than one case
+GROUPS = {"rnn_complete": ("rnn_lstm", "rnn_gru")}  # experiments that are several cases

@@ -1,34 +1,42 @@
-"""The images that are trained on: the recipe's own, or, where they are not here, random ones."""
+"""The images that are trained on: the recipe's own, or random ones where the original files are not on this machine."""
 
-from typing import Any
+from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from jaxgen import data
 from jaxgen.data import Images, originals
+from jaxgen.runs import DataConfig
 
-COUNTS = {  # of the originals that may have to be replaced
-    "mnist": {"train": 60_000, "test": 10_000},
-    "cifar10": {"train": 50_000, "test": 10_000},
-}
-load_real = data.load
+_TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000}
 
 
-def at_hand(name: str) -> bool:
-    """Whether nothing would have to be fetched."""
+def is_available(name: str) -> bool:
+    """Return whether a data set can be loaded without downloading anything."""
     return name not in originals.COLLECTIONS or name in originals.at_hand()
 
 
-def load(name: str, split: str = "train", *, size: Any = None, channels: int | None = None, **options: Any) -> Images:
-    """`jaxgen.data.load`, with random images in the place of originals that are not at hand."""
-    if at_hand(name):
-        return load_real(name, split, size=size, channels=channels, **options)
-    height, width, depth = originals.COLLECTIONS[name].shape
-    return random_images((COUNTS[name][split], *(size or (height, width)), channels or depth))
+def load(config: DataConfig, shape: tuple[int, int, int]) -> Images:
+    """Load the training images in the given shape, or make as many random ones if they would have to be downloaded."""
+    if is_available(config.data):
+        return data.load(config.data, size=shape[:2], channels=shape[2])
+    return random_images((_TRAINING_IMAGES[config.data], *shape))
 
 
 def random_images(shape: tuple[int, ...]) -> Images:
-    """Bytes that mean nothing, `[N, H, W, C]`, in ten classes."""
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    return Images(jnp.asarray(pixels), jnp.arange(shape[0], dtype=jnp.int32) % 10, 255)
+    """Return random bytes as images `[N, H, W, C]`, in ten classes."""
+    return Images(_random_bytes(shape), np.arange(shape[0], dtype=np.int32) % 10, 255)
+
+
+def write_random_images(folder: Path, shape: tuple[int, ...]) -> None:
+    """Write random images `[N, H, W, C]` as PNG files, as training images and again as test images."""
+    for split in ("train", "test"):
+        (folder / split / "random").mkdir(parents=True)
+        for number, image in enumerate(_random_bytes(shape)):
+            pixels = image[..., 0] if shape[-1] == 1 else image
+            Image.fromarray(pixels).save(folder / split / "random" / f"{number:05d}.png")
+
+
+def _random_bytes(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)

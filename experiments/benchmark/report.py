@@ -1,159 +1,208 @@
-"""The tables that are printed, from the same report that is written as JSON."""
+"""The tables of a report: aligned columns for the screen, Markdown for the documentation."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from experiments.benchmark.profile import KINDS
 from experiments.benchmark.race import COMPILED, EAGER, OURS
 
 SYSTEMS = {OURS: "jaxgen", EAGER: "PyTorch", COMPILED: "torch.compile"}
-NONE = "–"
+
+_NONE = "–"
 
 
-def render(report: dict[str, Any]) -> str:
-    """All of the report that has been measured."""
-    recipes = report["recipes"]
-    sections = [machine(report), what_was_run(recipes), training(recipes)]
-    for part, measured in ((profile, "profile"), (generation, "generation_seconds")):
-        if all(figures[measured] for figures in recipes.values()):
-            sections.append(part(recipes))
-    sections.append(starting_and_memory(recipes))
+class Table(NamedTuple):
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+Writer = Callable[[Table], str]
+
+
+def render(report: dict[str, Any], write: Writer | None = None) -> str:
+    """Return everything in the report that was measured.
+
+    Args:
+        write: makes text of a table; None for aligned columns.
+    """
+    write = write or aligned
+    parts = [description(report), *map(write, tables(report["recipes"]))]
     if "whole_command" in report:
-        sections.append(whole_command(report))
-    return "\n\n".join(sections)
+        parts.append(_whole_command(report["whole_command"]))
+    return "\n\n".join(parts)
 
 
-def machine(report: dict[str, Any]) -> str:
+def description(report: dict[str, Any]) -> str:
+    """Say what was run when, on what and with what, and whether other processes disturbed it."""
     about = report["machine"]
+    flags = f", {' '.join(about['flags'])}" if about["flags"] else ""
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
-    processor = f"{about['processor']}, {about['cpus']} CPUs, {about['pytorch_threads']} threads of PyTorch"
-    lines = [f"{report['date']} · {processor}, JAX on {about['jax_device']}", versions]
-    if about["load_before"] > 0.5:
-        lines.append(f"Others were at work on this machine (load average {about['load_before']:.1f} before the start).")
-    return "\n".join(lines)
+    lines = [
+        f"{report['date']}, commit {report['git_commit'] or 'unknown'}: {report['command']}",
+        f"{about['processor']}, {about['cpus']} CPUs{flags}; {about['os']}",
+        f"{versions}; {about['pytorch_threads']} threads of PyTorch, JAX on {about['jax_devices']}",
+    ]
+    return "\n".join([*lines, *_disturbances(report["recipes"])])
 
 
-def what_was_run(recipes: dict[str, Any]) -> str:
-    return table(
-        ["recipe", "data", "batch", "steps an epoch", "steps a turn", "turns"],
-        [
+def tables(recipes: dict[str, Any]) -> list[Table]:
+    """Return a table for each part that was measured."""
+    made = [_conditions(recipes), _training(recipes)]
+    for part, measured in ((_profile, "profile"), (_generation, "generation_seconds")):
+        if all(figures[measured] for figures in recipes.values()):
+            made.append(part(recipes))
+    return [*made, _starting_and_memory(recipes)]
+
+
+def learned(recipes: dict[str, Any]) -> str:
+    """Return for each recipe a table of the metrics of both systems after every epoch."""
+    return "\n\n".join(aligned(_metrics(name, figures["epochs"])) for name, figures in recipes.items())
+
+
+def times_faster(figures: dict[str, Any]) -> str:
+    """Return the median ratio and its interval, with an asterisk if the machine was not quiet."""
+    ratio = figures["times_faster"]
+    interval = ratio["interval_95"]
+    text = f"{ratio['median']:.2f}" + (f" [{interval[0]:.2f}–{interval[1]:.2f}]" if interval else "")
+    return text if figures["quiet"] else f"{text}*"
+
+
+def aligned(table: Table) -> str:
+    """Write a table in columns as wide as their longest cell, the first one aligned left, the others right."""
+    widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
+    lines = [
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in [table.head, *table.rows]
+    ]
+    return "\n".join([table.title, lines[0], "─" * len(lines[0]), *lines[1:]])
+
+
+def markdown(table: Table) -> str:
+    """Write a table in Markdown."""
+    rule = [":--", *["--:"] * (len(table.head) - 1)]
+    lines = (f"| {' | '.join(line)} |" for line in [table.head, rule, *table.rows])
+    return "\n".join([f"{table.title}:", "", *lines])
+
+
+def _disturbances(recipes: dict[str, Any]) -> list[str]:
+    races = {
+        f"{name}, {what}": figures[part]
+        for name, figures in recipes.items()
+        for part, what in (("seconds_per_epoch", "training"), ("generation_seconds", "generation"))
+        if figures.get(part)
+    }
+    disturbed = [f"{name} ({_worst_share(race)})" for name, race in races.items() if not race["quiet"]]
+    if not disturbed:
+        return []
+    return [
+        "* NOT QUIET: other processes used much of the processors, or it is not known how much, in: "
+        f"{'; '.join(disturbed)}. These figures are of the quieter half of the rounds and say little."
+    ]
+
+
+def _worst_share(race: dict[str, Any]) -> str:
+    shares = [race["others_share"][number] for number in race["judged_rounds"]]
+    return "unknown" if None in shares else f"up to {max(shares):.0%}"
+
+
+def _conditions(recipes: dict[str, Any]) -> Table:
+    rows = []
+    for name, figures in recipes.items():
+        race = figures["seconds_per_epoch"]
+        numbers = [figures["batch_size"], figures["steps_per_epoch"], figures["steps_per_turn"], race["rounds"]]
+        rows.append([name, figures["data"], *(f"{number:,}" for number in numbers), str(len(race["judged_rounds"]))])
+    head = ["recipe", "data", "batch", "steps an epoch", "steps a turn", "rounds", "rounds used"]
+    return Table("What was run", head, rows)
+
+
+def _training(recipes: dict[str, Any]) -> Table:
+    rows = []
+    for name, figures in recipes.items():
+        ideal = figures["ideal"]
+        ends = [_three_digits(ideal["seconds_per_epoch"]), f"{ideal['matmul_utilisation']:.0%}"]
+        rows.append([name, *_race(figures["seconds_per_epoch"], 1), *ends])
+    title = "Training: seconds an epoch, median (quartiles); times faster than the better PyTorch [95 % interval]"
+    return Table(title, ["recipe", *SYSTEMS.values(), "times faster", "ideal time", "matmul utilisation"], rows)
+
+
+def _profile(recipes: dict[str, Any]) -> Table:
+    rows = []
+    for name, figures in recipes.items():
+        epochs = figures["seconds_per_epoch"][OURS]["median"], figures["ideal"]["seconds_per_epoch"]
+        step, ideal = (_three_digits(1000 * seconds / figures["steps_per_epoch"]) for seconds in epochs)
+        spent = figures["profile"]
+        kinds = [_three_digits(1000 * spent["seconds_per_step"][kind]) for kind in KINDS]
+        rows.append([name, step, ideal, *kinds, f"{spent['kernels_per_step']:,.0f}"])
+    title = "Where the time goes: milliseconds a step, measured and ideal, and in kernels of each kind on all threads"
+    return Table(title, ["recipe", "step", "ideal time", *KINDS, "kernels"], rows)
+
+
+def _generation(recipes: dict[str, Any]) -> Table:
+    rows = [
+        [name, figures["generated"], *_race(figures["generation_seconds"], 1000)] for name, figures in recipes.items()
+    ]
+    title = "Generation: milliseconds, median (quartiles); times faster than the better PyTorch [95 % interval]"
+    return Table(title, ["recipe", "what", *SYSTEMS.values(), "times faster"], rows)
+
+
+def _race(figures: dict[str, Any], unit: float) -> list[str]:
+    """A cell for each system, and one for how many times faster ours is."""
+    cells = [_spread(figures[system], unit) if system in figures else _NONE for system in SYSTEMS]
+    return [*cells, times_faster(figures)]
+
+
+def _starting_and_memory(recipes: dict[str, Any]) -> Table:
+    memory = [(OURS, "cold"), (OURS, "warm"), (EAGER, "cold"), (COMPILED, "cold")]
+    rows = []
+    for name, figures in recipes.items():
+        compiling, starts, peaks = (figures[part] for part in ("compile_seconds", "start_seconds", "peak_bytes"))
+        rows.append(
             [
                 name,
-                figures["data"],
-                figures["batch_size"],
-                f"{figures['steps_per_epoch']:,}",
-                f"{figures['steps_per_turn']:,}",
-                len(figures["seconds_per_epoch"][OURS]["each"]),
+                *(_three_digits(compiling[system]) if system in compiling else _NONE for system in (OURS, COMPILED)),
+                *(_three_digits(starts[kind]["median"]) if kind in starts else _NONE for kind in ("cold", "warm")),
+                *(f"{peaks[system][kind] / 1e6:,.0f}" if system in peaks else _NONE for system, kind in memory),
             ]
-            for name, figures in recipes.items()
-        ],
-    )
-
-
-def training(recipes: dict[str, Any]) -> str:
-    def row(name: str, figures: dict[str, Any]) -> list[object]:
-        floor = figures["floor"]
-        reached = f"{floor['share_reached']:.0%}"
-        return [name, *race(figures["seconds_per_epoch"], 1), duration(floor["seconds_per_epoch"]), reached]
-
-    heads = [*SYSTEMS.values(), "times faster", "floor", "reached"]
-    title = "Training: seconds an epoch, median (quartiles); times faster than the better PyTorch [95 % interval]"
-    return f"{title}\n" + table(["recipe", *heads], [row(*item) for item in recipes.items()])
-
-
-def profile(recipes: dict[str, Any]) -> str:
-    def row(name: str, figures: dict[str, Any]) -> list[object]:
-        steps, spent = figures["steps_per_epoch"], figures["profile"]
-        whole, floor = (
-            1000 * seconds / steps
-            for seconds in (figures["seconds_per_epoch"][OURS]["median"], figures["floor"]["seconds_per_epoch"])
         )
-        kinds = [duration(1000 * spent["seconds_per_step"][kind]) for kind in KINDS]
-        return [name, duration(whole), duration(floor), *kinds, f"{spent['kernels_per_step']:,.0f}"]
-
-    title = (
-        "Where our time goes: milliseconds a step, in all, at least, and in kernels of each kind, under the profiler"
-    )
-    heads = ["step", "floor", *KINDS, "kernels"]
-    return f"{title}\n" + table(["recipe", *heads], [row(*item) for item in recipes.items()])
-
-
-def generation(recipes: dict[str, Any]) -> str:
-    rows = [
-        [name, figures["generated"], *race(figures["generation_seconds"], 1000)] for name, figures in recipes.items()
-    ]
-    title = "Generation: milliseconds, median (quartiles)"
-    return f"{title}\n" + table(["recipe", "what", *SYSTEMS.values(), "times faster"], rows)
-
-
-def race(figures: dict[str, Any], unit: float) -> list[str]:
-    """A cell for each system, and one for how many times faster ours is."""
-    cells = [spread(figures[system], unit) if system in figures else NONE for system in SYSTEMS]
-    return [*cells, times_faster(figures["times_faster"])]
-
-
-def starting_and_memory(recipes: dict[str, Any]) -> str:
-    def row(name: str, figures: dict[str, Any]) -> list[object]:
-        compiling, starts, peaks = (figures[part] for part in ("compile_seconds", "start_seconds", "peak_bytes"))
-        return [
-            name,
-            *(duration(compiling[system]) if system in compiling else NONE for system in (OURS, COMPILED)),
-            *(duration(starts[kind]["median"]) if kind in starts else NONE for kind in ("cold", "warm")),
-            *(f"{peaks[system][kind] / 1e6:,.0f}" if system in peaks else NONE for system, kind in memory),
-        ]
-
-    memory = [(OURS, "cold"), (OURS, "warm"), (EAGER, "cold"), (COMPILED, "cold")]
     title = "Starting: seconds to compile, and from the command to the end of the first step; peak memory in MB"
-    heads = ["compile", "torch.compile", "start, cold", "start, warm"]
-    heads += ["jaxgen, cold", "jaxgen, warm", SYSTEMS[EAGER], SYSTEMS[COMPILED]]
-    return f"{title}\n" + table(["recipe", *heads], [row(*item) for item in recipes.items()])
+    head = ["recipe", "compile", "torch.compile", "start, cold", "start, warm"]
+    head += ["jaxgen, cold", "jaxgen, warm", SYSTEMS[EAGER], SYSTEMS[COMPILED]]
+    return Table(title, head, rows)
 
 
-def whole_command(report: dict[str, Any]) -> str:
-    """One command from start to last picture, and PyTorch's training for the same epochs."""
-    whole = report["whole_command"]
-    lines = [f"{whole['command']}, from its start to its last picture, in seconds"]
-    for kind, compiled in (("cold", "nothing compiled before"), ("warm", "all compiled before")):
-        total, *parts = (f"{name} {duration(seconds)}" for name, seconds in whole["seconds"][kind].items())
-        lines.append(f"{compiled}: {total} ({', '.join(parts)})")
-    lines.append(f"PyTorch, {whole['epochs']} epochs of training alone: {duration(whole['pytorch_training_seconds'])}")
-    return "\n".join(lines)
+def _whole_command(whole: dict[str, Any]) -> str:
+    """One command from start to end, and PyTorch's training for as many epochs."""
+    return "\n".join(
+        [
+            f"{whole['command']}, from start to end: {_parts(whole['seconds']['warm'])};",
+            f"with an empty compilation cache: {_parts(whole['seconds']['cold'])}.",
+            f"{whole['epochs']} epochs of training alone with PyTorch: "
+            f"{_three_digits(whole['pytorch_training_seconds'])} s.",
+        ]
+    )
 
 
-def quality(recipes: dict[str, Any]) -> str:
-    """What both systems had come to after every epoch."""
-    return "\n\n".join(learned(name, figures["epochs"]) for name, figures in recipes.items())
+def _parts(seconds: dict[str, float]) -> str:
+    return f"{_three_digits(seconds['total'])} s, {_three_digits(seconds['training'])} s of them in training"
 
 
-def learned(name: str, epochs: list[dict[str, Any]]) -> str:
+def _metrics(name: str, epochs: list[dict[str, Any]]) -> Table:
     metrics = list(epochs[0][OURS])
     rows = [
         [str(number), *(f"{epoch[OURS][metric]:.4g} / {epoch[EAGER][metric]:.4g}" for metric in metrics)]
         for number, epoch in enumerate(epochs, 1)
     ]
     title = f"{name}: means over each epoch's training, {SYSTEMS[OURS]} / {SYSTEMS[EAGER]}"
-    return f"{title}\n" + table(["epoch", *(metric.replace("_", " ") for metric in metrics)], rows)
+    return Table(title, ["epoch", *(metric.replace("_", " ") for metric in metrics)], rows)
 
 
-def spread(figures: dict[str, Any], unit: float) -> str:
+def _spread(figures: dict[str, Any], unit: float) -> str:
     median, lower, upper = (unit * value for value in [figures["median"], *figures["quartiles"]])
-    return f"{duration(median)} ({duration(lower)}–{duration(upper)})"
+    return f"{_three_digits(median)} ({_three_digits(lower)}–{_three_digits(upper)})"
 
 
-def times_faster(figures: dict[str, Any]) -> str:
-    interval = figures["interval_95"]
-    return f"{figures['median']:.2f}" + (f" [{interval[0]:.2f}–{interval[1]:.2f}]" if interval else "")
-
-
-def duration(value: float) -> str:
-    """Three digits: 0.0912, 5.40, 126."""
+def _three_digits(value: float) -> str:
+    """Three digits of a number: 0.091, 5.40, 126."""
     whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
     return f"{value:.{max(0, 3 - whole)}f}"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns as wide as what stands in them; the first to the left, the others to the right."""
-    cells = [list(head), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in cells]
-    return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])

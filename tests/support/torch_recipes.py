@@ -1,8 +1,8 @@
-"""The five recipes in PyTorch: what the parity tests compare with, and what `experiments.benchmark` races against.
+"""The five recipes in PyTorch, the reference of the parity tests and of `experiments.benchmark`.
 
-Modules bear the published tutorials' state_dict names and take PyTorch's layout (images [B, C, H, W]). A step is a
-function of everything it uses: the networks, the optimisers, the batch and the noise. So the JAX side can replay it.
-Everything works in the dtype it is given, float32 or float64. Nothing here is imported by the library itself.
+Modules have the state_dict names of the published tutorials and use PyTorch's layout, images `[B, C, H, W]`. A step is
+a function of everything it uses (the networks, the optimisers, the batch and the noise), so that JAX can replay it.
+All functions compute in the dtype of their inputs, float32 or float64. The library itself imports nothing from here.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 Metrics = dict[str, float]
-AT_ONCE = 250  # images a pass outside training: about the fastest on a CPU, and little memory
+AT_ONCE = 250  # images in a forward pass outside training: about the fastest on a CPU, and little memory
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Running statistics instead of the batch's, and no gradients; afterwards the module trains again."""
+    """Use running statistics and compute no gradients; afterwards the module is in training mode again."""
     module.eval()
     with torch.no_grad():
         yield
@@ -39,7 +39,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 class RowCompleter(nn.Module):
-    """Rows [B, T, width] -> the row after them [B, width]; cell is "lstm" or "gru"."""
+    """Predicts from rows `[B, T, width]` the next row `[B, width]`; `cell` is "lstm" or "gru"."""
 
     def __init__(self, cell: str, hidden: int = 256, width: int = 56) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def completion_optimizer(model: nn.Module) -> Adam:
 
 
 def completion_step(model: nn.Module, optimizer: Optimizer, windows: Tensor, targets: Tensor) -> Metrics:
-    """One step on windows [B, T, W] and the rows that follow them [B, W]."""
+    """Train one step on windows `[B, T, W]` and the rows that follow them, `[B, W]`."""
     optimizer.zero_grad()
     loss = mse_loss(model(windows), targets)
     loss.backward()
@@ -65,7 +65,7 @@ def completion_step(model: nn.Module, optimizer: Optimizer, windows: Tensor, tar
 
 
 def complete(model: nn.Module, images: Tensor, length: int) -> Tensor:
-    """Keep the first `length` rows of images [N, H, W] and predict the others, each from the `length` rows above it."""
+    """Keep the first `length` rows of images `[N, H, W]` and predict each other row from the `length` rows above it."""
     completed = images.clone()
     with evaluating(model):
         for row in range(length, images.shape[1]):
@@ -74,7 +74,7 @@ def complete(model: nn.Module, images: Tensor, length: int) -> Tensor:
 
 
 def cut_windows(images: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """All runs of `length` rows in images [N, H, W], [N·(H−length), length, W], and the row after each, [.., W]."""
+    """Cut images `[N, H, W]` into windows `[N·(H−length), length, W]` and the row after each, `[N·(H−length), W]`."""
     starts = range(images.shape[1] - length)
     windows = torch.stack([images[:, start : start + length] for start in starts], dim=1)
     return windows.flatten(0, 1), images[:, length:].flatten(0, 1)
@@ -84,7 +84,7 @@ def cut_windows(images: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 
 class ConvAutoencoder(nn.Module):
-    """Images [B, 3, 32, 32] in [0, 1] -> their reconstructions, by way of a code [B, 8, 8, 8]."""
+    """Reconstructs images `[B, 3, 32, 32]` in [0, 1] from a code `[B, 8, 8, 8]`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,24 +119,25 @@ def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def autoencoder_mse(model: nn.Module, images: Tensor) -> float:
-    """Mean squared error over all pixels of images [N, 3, 32, 32]."""
+    """Return the mean squared error over all pixels of images `[N, 3, 32, 32]`."""
     return mse_loss(reconstruct(model, images), images).item()
 
 
-# --- 3. and 4. DCGAN: what both share ---------------------------------------------------------------------------------
+# --- 3. and 4. Shared by both DCGANs ----------------------------------------------------------------------------------
 
 
 def bce_real(probability: Tensor) -> Tensor:
-    """The loss of a discriminator's answers where "real" is right; `bce_fake`: where "fake" is."""
+    """Binary cross-entropy of the discriminator's output with the target 1."""
     return binary_cross_entropy(probability, torch.ones_like(probability))
 
 
 def bce_fake(probability: Tensor) -> Tensor:
+    """Binary cross-entropy of the discriminator's output with the target 0."""
     return binary_cross_entropy(probability, torch.zeros_like(probability))
 
 
 def sample(generator: nn.Module, z: Tensor) -> Tensor:
-    """Images from noise [N, latent], with the running statistics."""
+    """Generate images from noise `[N, latent]`, using the running statistics."""
     with evaluating(generator):
         return torch.cat([generator(batch) for batch in z.split(AT_ONCE)])
 
@@ -145,7 +146,7 @@ def sample(generator: nn.Module, z: Tensor) -> Tensor:
 
 
 def initialize_normal(module: nn.Module) -> None:
-    """Weights normal(0, 0.02), biases 0; batch norms stay as PyTorch makes them, scale 1 and shift 0."""
+    """Draw weights from normal(0, 0.02) and set biases to 0; batch norms keep PyTorch's scale 1 and shift 0."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
         assert module.bias is not None
@@ -153,7 +154,7 @@ def initialize_normal(module: nn.Module) -> None:
 
 
 class MnistGenerator(nn.Module):
-    """z [B, 62], uniform on [0, 1) -> images [B, 1, 28, 28] in [0, 1]."""
+    """Maps z `[B, 62]`, uniform on [0, 1), to images `[B, 1, 28, 28]` in [0, 1]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,7 +173,7 @@ class MnistGenerator(nn.Module):
 
 
 class MnistDiscriminator(nn.Module):
-    """Images [B, 1, 28, 28] -> the probability that each is real [B, 1]."""
+    """Maps images `[B, 1, 28, 28]` to the probability that each is real, `[B, 1]`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,10 +204,10 @@ def mnist_step(
     z_discriminator: Tensor,  # [B, 62]
     z_generator: Tensor,  # [B, 62]
 ) -> Metrics:
-    """One step of the discriminator, then one of the generator.
+    """Train the discriminator one step, then the generator.
 
-    Every pass here is in training mode: the discriminator's running statistics move three times (real, fake, and the
-    generator's fake), the generator's twice.
+    All passes are in training mode: the discriminator's running statistics are updated three times (real, fake, and
+    the generator's fake), the generator's twice.
     """
     with torch.no_grad():
         fake = generator(z_discriminator)
@@ -226,7 +227,7 @@ def mnist_step(
 
 
 class DigitsGenerator(nn.Module):
-    """z [B, 64], standard normal -> images [B, 1, 8, 8] in [−1, 1]."""
+    """Maps z `[B, 64]`, standard normal, to images `[B, 1, 8, 8]` in [−1, 1]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -241,7 +242,7 @@ class DigitsGenerator(nn.Module):
 
 
 class DigitsDiscriminator(nn.Module):
-    """Images [B, 1, 8, 8] -> the probability that each is real [B, 1]."""
+    """Maps images `[B, 1, 8, 8]` to the probability that each is real, `[B, 1]`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -268,9 +269,9 @@ def digits_step(
     z_discriminator: Tensor,  # [B, 64]
     z_generator: Tensor,  # [2B, 64]
 ) -> Metrics:
-    """Three Adam steps: the discriminator on fakes, the discriminator on real images, the generator.
+    """Take three Adam steps: the discriminator on fakes, the discriminator on real images, the generator.
 
-    Errors are batch means; accuracies are counts of right answers, as the discriminator gave them before its step.
+    Errors are batch means. Accuracies are counts of the discriminator's correct outputs before its step.
     """
     with torch.no_grad():
         fake = generator(z_discriminator)
@@ -320,7 +321,7 @@ def up(channels_in: int, channels_out: int, padding: int, activation: nn.Module)
 
 
 class ConvVAE(nn.Module):
-    """Images [B, 1, 32, 32] in [0, 1] and epsilon [B, latent], standard normal -> `VAEOutput`."""
+    """Maps images `[B, 1, 32, 32]` in [0, 1] and standard normal epsilon `[B, latent]` to `VAEOutput`."""
 
     def __init__(self, latent: int = 2) -> None:
         super().__init__()
@@ -337,7 +338,7 @@ class ConvVAE(nn.Module):
         self.convTrans4 = up(64, 1, 1, nn.Sigmoid())
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """-> mean and log variance, [B, latent] each."""
+        """Return mean and log variance, `[B, latent]` each."""
         features = self.conv4(self.conv3(self.conv2(self.conv1(images)))).flatten(1)  # [B, 512]
         return self.mean(features), self.var(features)
 
@@ -352,7 +353,7 @@ class ConvVAE(nn.Module):
 
 
 def vae_losses(images: Tensor, output: VAEOutput) -> tuple[Tensor, Tensor]:
-    """-> reconstruction and KL, in nats, summed over the batch; the loss (minus the evidence bound) is their sum."""
+    """Return reconstruction error and KL divergence in nats, summed over the batch; their sum is the negative ELBO."""
     delta = 1e-7
     mean, log_variance, _, y = output
     reconstruction = -torch.sum(images * torch.log(y + delta) + (1 - images) * torch.log(1 - y + delta))
@@ -365,7 +366,7 @@ def vae_optimizer(model: nn.Module) -> Adam:
 
 
 def vae_step(model: nn.Module, optimizer: Optimizer, images: Tensor, epsilon: Tensor) -> Metrics:
-    """One step; all three metrics are sums over the batch, in nats."""
+    """Train one step; all three metrics are sums over the batch, in nats."""
     optimizer.zero_grad()
     reconstruction, kl = vae_losses(images, model(images, epsilon))
     loss = reconstruction + kl
@@ -375,13 +376,13 @@ def vae_step(model: nn.Module, optimizer: Optimizer, images: Tensor, epsilon: Te
 
 
 def decode(model: ConvVAE, z: Tensor) -> Tensor:
-    """Images [N, 1, 32, 32] from points of the latent space [N, latent], with the running statistics."""
+    """Decode latent points `[N, latent]` to images `[N, 1, 32, 32]`, using the running statistics."""
     with evaluating(model):
         return torch.cat([model.decode(batch) for batch in z.split(AT_ONCE)])
 
 
 def vae_loss(model: nn.Module, images: Tensor, epsilon: Tensor) -> float:
-    """The loss of images [N, 1, 32, 32] in evaluation mode, in nats an image."""
+    """Return the loss of images `[N, 1, 32, 32]` in evaluation mode, in nats per image."""
     total = 0.0
     with evaluating(model):
         for batch, noise in zip(images.split(AT_ONCE), epsilon.split(AT_ONCE), strict=True):
@@ -393,14 +394,14 @@ def vae_loss(model: nn.Module, images: Tensor, epsilon: Tensor) -> float:
 
 
 class Recipe(NamedTuple):
-    """What `Training` needs to know of a recipe: fresh networks and what one does with them."""
+    """Newly initialised networks, and how `Training` uses them."""
 
     modules: tuple[nn.Module, ...]
     step: Callable[..., Metrics]  # (*batch) -> metrics; draws its own noise
-    generate: Callable[[Tensor], Tensor]  # images [N, C, H, W] or latent points [N, latent] -> images [N, C, H, W]
+    generate: Callable[[Tensor], Tensor]  # (images [N, C, H, W] or latent points [N, latent]) -> images [N, C, H, W]
     batch_size: int
     drop_last: bool = False
-    examples: Callable[[Tensor], tuple[Tensor, ...]] = lambda images: (images,)  # what is shuffled and batched
+    examples: Callable[[Tensor], tuple[Tensor, ...]] = lambda images: (images,)  # the tensors to shuffle and batch
     counts: tuple[str, ...] = ()  # metrics that are sums over the batch's images; the others are means
 
 
@@ -463,21 +464,23 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def channels_first(images: np.ndarray) -> Tensor:
-    """NHWC -> NCHW, as a copy that lies in memory in that order."""
+    """Return NHWC images as a contiguous NCHW copy."""
     return torch.tensor(images).permute(0, 3, 1, 2).contiguous()
 
 
 class Training:
     """A training run on the CPU with PyTorch's default threads.
 
-    recipe: a name in `RECIPES`.
-    images: float32 [N, H, W, C], already scaled to the recipe's range.
-    compile: apply `torch.compile` to the networks; they compile at the first calls of `epoch` (two, where the last
-        batch is smaller) and of `generate`.
+    Args:
+        recipe: a name in `RECIPES`.
+        images: float32 `[N, H, W, C]`, already scaled to the recipe's range.
+        compile: apply `torch.compile` to the networks. They are compiled during the first calls of `epoch` (again for
+            a smaller last batch) and of `generate`.
+        seed: for initialisation, shuffling and noise.
     """
 
     def __init__(self, recipe: str, images: np.ndarray, *, compile: bool = False, seed: int = 0) -> None:
-        torch.manual_seed(seed)  # initialisation, shuffling and noise
+        torch.manual_seed(seed)
         self.recipe = RECIPES[recipe]()
         examples = TensorDataset(*self.recipe.examples(channels_first(images)))
         self.loader = DataLoader(examples, self.recipe.batch_size, shuffle=True, drop_last=self.recipe.drop_last)
@@ -485,7 +488,11 @@ class Training:
             compile_quietly(self.recipe.modules)
 
     def epoch(self, max_steps: int | None = None) -> Metrics:
-        """Train an epoch, or its first steps -> mean metrics: over images where they count images, else over steps."""
+        """Train an epoch, or its first `max_steps` steps.
+
+        Returns:
+            The mean of each metric, over images for those in `Recipe.counts` and over steps for the others.
+        """
         sums: defaultdict[str, float] = defaultdict(float)
         steps = images = 0
         for batch in islice(self.loader, max_steps):
@@ -496,17 +503,18 @@ class Training:
         return {name: total / (images if name in self.recipe.counts else steps) for name, total in sums.items()}
 
     def generate(self, given: np.ndarray) -> np.ndarray:
-        """What the recipe makes of `given` (float32), as images [N, H, W, C].
+        """Generate float32 images `[N, H, W, C]`.
 
-        Completion: images [N, H, W, 1] -> the same with the lower half predicted. Autoencoder: images -> their
-        reconstructions. DCGAN and VAE: points of the latent space [N, latent] -> images.
+        Args:
+            given: float32. For completion images `[N, H, W, 1]`, whose lower half is predicted; for the autoencoder
+                images `[N, H, W, C]` to reconstruct; for DCGAN and VAE latent points `[N, latent]`.
         """
         inputs = channels_first(given) if given.ndim == 4 else torch.tensor(given)
         return self.recipe.generate(inputs).permute(0, 2, 3, 1).numpy()
 
 
 def compile_quietly(modules: Iterable[nn.Module]) -> None:
-    """Apply `torch.compile` in place, without the two warnings that it causes in PyTorch 2.13's own code."""
+    """Apply `torch.compile` in place and hide the two warnings that PyTorch 2.13's own code then raises."""
     warnings.filterwarnings("ignore", ".*script_method. is deprecated", DeprecationWarning)
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
     for module in modules:

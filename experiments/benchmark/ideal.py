@@ -1,6 +1,7 @@
-"""The time of the arithmetic as the layers define it: multiply-adds, counted, over the rate of this machine.
+"""The ideal time: that of a recipe's multiply-adds at the rate of large matrix products on this machine.
 
-Winograd's form takes fewer, so it is no bound for a recipe that uses it.
+The multiply-adds are counted as the layers define them. Winograd's algorithm takes fewer, so for a recipe that uses it
+the ideal time is a measure and not a lower bound.
 """
 
 import time
@@ -15,8 +16,12 @@ from jaxgen.layers import GRU, LSTM, Conv, ConvTranspose, Linear
 from jaxgen.training import Recipe, Source, steps_per_epoch
 
 
-def floor(recipe: Recipe, source: Source, batch_size: int, rate: float) -> dict[str, float]:
-    """An epoch's arithmetic at so many multiply-adds a second; a last, smaller batch is counted as what it is."""
+def ideal_time(recipe: Recipe[Any], source: Source, batch_size: int, rate: float) -> dict[str, float]:
+    """Return the ideal time of an epoch, its last, smaller batch included if the recipe trains on it.
+
+    Args:
+        rate: multiply-adds a second in large matrix products, from `matmul_rate`.
+    """
     whole, rest = divmod(source.size, batch_size)
     count = whole * multiply_adds(recipe, source, batch_size)
     if steps_per_epoch(recipe, source, batch_size) > whole:
@@ -28,32 +33,32 @@ def floor(recipe: Recipe, source: Source, batch_size: int, rate: float) -> dict[
     }
 
 
-def multiply_adds(recipe: Recipe, source: Source, batch_size: int) -> int:
-    """Multiply-adds of one step in its layers, forward and backward, from their shapes; nothing is computed.
+def multiply_adds(recipe: Recipe[Any], source: Source, batch_size: int) -> int:
+    """Count the multiply-adds of one step in its layers, forward and backward, from their shapes, computing nothing.
 
-    A layer's weights meet its input once at every position: of the output in a convolution, of the input in a
-    transposed one, at every time in a recurrence. The gradient by the input takes as many again, the one by the weights
-    too; each is counted where the step asks for it. Taps that fall on padding count, as they do in PyTorch's own
-    counter (torch.utils.flop_counter); biases, activations, normalisation and the optimiser do not. Layers other than
-    those of `jaxgen.layers` are not seen.
+    A layer's weights are used once at every position: of the output in a convolution, of the input in a transposed one,
+    at every time step in a recurrence. The gradient with respect to the input takes as many multiply-adds again, and so
+    does the one with respect to the weights; each is counted only if the step computes it. Products with padding count,
+    as they do in PyTorch's counter (torch.utils.flop_counter); biases, activations, normalisation and the optimiser do
+    not. Only the layers of `jaxgen.layers` are counted.
     """
     count = 0
 
-    def watch(
+    def count_call(
         call: Callable[..., jax.Array], arguments: Any, keywords: Any, context: nn.module.InterceptorContext
     ) -> jax.Array:
         nonlocal count
         output, layer = call(*arguments, **keywords), context.module
         if context.method_name == "__call__" and isinstance(layer, Linear | Conv | ConvTranspose | LSTM | GRU):
             x, weights = arguments[0], layer.variables["params"]
-            met = output if isinstance(layer, Conv) else x
+            positions = output if isinstance(layer, Conv) else x
             if isinstance(layer, LSTM | GRU):
                 products = [(x, weights["weight_ih_l0"]), (output, weights["weight_hh_l0"])]
             else:
                 products = [(x, weights["weight"])]
             for factor, weight in products:
                 passes = 1 + sum(differentiated(factor, weight))
-                count += met.size // met.shape[-1] * weight.size * passes
+                count += positions.size // positions.shape[-1] * weight.size * passes
         return output
 
     def step(state: Any, arrays: Any, rows: jax.Array, key: jax.Array) -> Any:
@@ -61,30 +66,30 @@ def multiply_adds(recipe: Recipe, source: Source, batch_size: int) -> int:
 
     key = jax.random.key(0)
     state = jax.eval_shape(recipe.init, key)
-    with nn.intercept_methods(watch):
+    with nn.intercept_methods(count_call):
         jax.eval_shape(step, state, source.arrays, jax.ShapeDtypeStruct((batch_size,), jnp.int32), key)
     return count
 
 
 def differentiated(*values: jax.Array) -> list[bool]:
-    """Whether the function that is being traced is differentiated by something that each value depends on."""
+    """Return for each value whether the function that is being traced is differentiated with respect to it."""
     answers = [False] * len(values)
 
     @jax.custom_vjp
-    def ask(*values: jax.Array) -> tuple[jax.Array, ...]:
+    def identity(*values: jax.Array) -> tuple[jax.Array, ...]:
         return values
 
     def forward(*values: Any) -> tuple[tuple[jax.Array, ...], None]:
         answers[:] = [value.perturbed for value in values]
         return tuple(value.value for value in values), None
 
-    ask.defvjp(forward, lambda _, gradients: gradients, symbolic_zeros=True)
-    ask(*values)  # under differentiation JAX calls `forward` in its place
+    identity.defvjp(forward, lambda _, gradients: gradients, symbolic_zeros=True)
+    identity(*values)  # under differentiation JAX calls `forward` instead
     return answers
 
 
 def matmul_rate(repeats: int, size: int = 2048) -> float:
-    """Multiply-adds a second in a float32 product of two square matrices: the best of XLA's and PyTorch's."""
+    """Measure multiply-adds a second in a float32 product of two square matrices: the best of XLA's and PyTorch's."""
     import torch
 
     multiply = jax.jit(jnp.matmul)
