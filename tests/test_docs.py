@@ -19,19 +19,28 @@ from jaxgen import data
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sorted(DOCS.rglob("*.md"))}
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]}
 NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))
 DOWNLOADED = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^(<!-- waits for .* -->\n)?```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"python -m ((?:experiments|tests)\.\w+)([^`\n#]*)")
 
 
-def blocks(text: str, language: str) -> list[tuple[int, str]]:
-    """The fenced blocks in a language, each with the number of its first line."""
-    return [(text.count("\n", 0, match.start(2)) + 1, match[2]) for match in FENCE.finditer(text) if match[1] == language]
+def blocks(text: str, *, waiting: bool) -> list[tuple[int, str]]:
+    """The fenced Python blocks, each with the number of its first line; with those that wait for an API, or without."""
+    matches = [match for match in FENCE.finditer(text) if waiting or not match[1]]
+    return [(text.count("\n", 0, match.start(2)) + 1, match[2]) for match in matches]
 
 
-WITH_PYTHON = [name for name, text in PAGES.items() if blocks(text, "python")]
+def run(page: str, *, waiting: bool) -> None:
+    """Run a page's blocks in order, in a namespace of their own."""
+    namespace = {"__name__": "__main__"}
+    for line, block in blocks(PAGES[page], waiting=waiting):
+        exec(compile("\n" * (line - 1) + block, page, "exec"), namespace)
+
+
+WITH_PYTHON = [name for name, text in PAGES.items() if blocks(text, waiting=True)]
+WAITING = [name for name, text in PAGES.items() if "<!-- waits for " in text]
 
 
 @pytest.fixture
@@ -52,22 +61,26 @@ def without_downloads(monkeypatch):
 @pytest.mark.parametrize("page", WITH_PYTHON)
 def test_page_runs(page, tmp_path, monkeypatch, without_downloads):
     monkeypatch.chdir(tmp_path)
-    namespace = {"__name__": "__main__"}
-    for line, block in blocks(PAGES[page], "python"):
-        exec(compile("\n" * (line - 1) + block, page, "exec"), namespace)
+    run(page, waiting=False)
+
+
+@pytest.mark.xfail(strict=True, reason="blocks marked `<!-- waits for … -->`: once they run, remove the marks and this")
+@pytest.mark.parametrize("page", WAITING)
+def test_page_runs_with_blocks_that_wait(page, tmp_path, monkeypatch, without_downloads):
+    monkeypatch.chdir(tmp_path)
+    run(page, waiting=True)
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON)
 def test_page_says_what_it_downloads(page):
-    code = "".join(block for _, block in blocks(PAGES[page], "python"))
+    code = "".join(block for _, block in blocks(PAGES[page], waiting=True))
     named = [name for name in DOWNLOADED if f'"{name}"' in code]
     assert not named or "download" in PAGES[page]
 
 
 def test_every_recipe_and_guide_has_a_snippet():
-    reference = ("docs/api/", "docs/changelog.md", "docs/benchmarks/")
-    prose = {"docs/performance.md", "docs/guarantees.md", "docs/architecture.md"}
-    assert {page for page in PAGES if not page.startswith(reference)} - prose == set(WITH_PYTHON) - prose
+    without = ("docs/api/", "docs/benchmarks/", "docs/architecture.md", "docs/changelog.md", "docs/guarantees.md")
+    assert [page for page in PAGES if not page.startswith((*without, "docs/performance.md"))] == WITH_PYTHON
 
 
 @cache
@@ -76,7 +89,7 @@ def help_of(module: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("page", [*PAGES, "README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
 def test_commands_take_the_options_shown(page):
     text = PAGES.get(page) or (ROOT / page).read_text()
     for module, arguments in COMMAND.findall(text):
@@ -93,9 +106,9 @@ def test_links_lead_somewhere(page):
 
 
 def test_navigation_lists_every_page():
-    listed = set(re.findall(r"[\w/]+\.md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
-    included = {target for text in PAGES.values() for target in re.findall(r'^--8<-- "docs/(.+)"', text, re.MULTILINE)}
-    assert {page.removeprefix("docs/") for page in PAGES} - included == listed
+    listed = re.findall(r"[\w/]+\.md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    included = [target for text in PAGES.values() for target in re.findall(r'^--8<-- "(.+)"$', text, re.MULTILINE)]
+    assert sorted([*(f"docs/{page}" for page in listed), *included]) == sorted([*PAGES, "CHANGELOG.md"][1:])
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -104,7 +117,8 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
     notebook = nbformat.read(path, as_version=4)
     notebook.cells = [cell for cell in notebook.cells if "colab" not in cell.metadata.get("tags", [])]
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
+    for name in ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs", "jax_num_cpu_devices"):
+        monkeypatch.setenv(name.upper(), str(jax.config.values[name]))  # what the pages compiled is not compiled again
     client = nbclient.NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     pictures = [output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
