@@ -19,7 +19,9 @@ from jaxgen import data
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]}
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+}
 NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))
 DOWNLOADED = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 FENCE = re.compile(r"^(<!-- waits for .* -->\n)?```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -85,7 +87,9 @@ def test_every_recipe_and_guide_has_a_snippet():
 
 @cache
 def help_of(module: str) -> str:
-    done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return done.stdout
 
 
@@ -121,7 +125,9 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
         monkeypatch.setenv(name.upper(), str(jax.config.values[name]))  # what the pages compiled is not compiled again
     client = nbclient.NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
-    pictures = [output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+    pictures = [
+        output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
+    ]
     assert pictures
 
 
