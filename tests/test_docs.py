@@ -86,19 +86,30 @@ def test_every_recipe_and_guide_has_a_snippet():
 
 
 @cache
-def help_of(module: str) -> str:
+def options_of(module: str) -> set[str]:
+    """The options that a command's `--help` lists."""
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    return done.stdout
+    return set(re.findall(r"--[a-z][a-z-]*", done.stdout))
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
 def test_commands_take_the_options_shown(page):
     text = PAGES.get(page) or (ROOT / page).read_text()
     for module, arguments in COMMAND.findall(text):
-        for option in re.findall(r"--[a-z][a-z-]*", arguments):
-            assert re.search(rf"{option}\b", help_of(module)), f"python -m {module} has no {option}"
+        assert set(re.findall(r"--[a-z][a-z-]*", arguments)) <= options_of(module), f"python -m {module}{arguments}"
+
+
+def test_options_mentioned_exist():
+    experiments = [f"experiments.{path.stem}" for path in (ROOT / "experiments").glob("[!_]*.py")]
+    common = set.intersection(*(options_of(module) for module in experiments))
+    known = set.union(*(options_of(module) for module in [*experiments, "experiments.benchmark", "tests.torture"]))
+    for page, text in PAGES.items():
+        assert set(re.findall(r"`(--[a-z][a-z-]*)[^`]*`", text)) <= known | {"--help"}, page
+    in_table = re.findall(r"^\| `(--[a-z-]+)", PAGES["docs/index.md"], re.MULTILINE)
+    assert in_table
+    assert set(in_table) <= common
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
