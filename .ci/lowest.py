@@ -3,10 +3,10 @@
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-requirements = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
-for requirement in requirements:
+for requirement in chain(project["dependencies"], *project["optional-dependencies"].values()):
     if lower_bound := re.match(r"([\w-]+)(?:\[[\w,-]+\])?>=([\w.]+)", requirement):
         print("{}=={}".format(*lower_bound.groups()))
