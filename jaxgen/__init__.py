@@ -2,7 +2,22 @@
 
 from jaxgen import parallel, torch_weights
 from jaxgen.errors import InputError
-from jaxgen.stored import load
+from jaxgen.precision import in_precision
+from jaxgen.trained import Trained, load
 from jaxgen.training import Recipe, Source, fit, scaled
 
-__all__ = ["InputError", "Recipe", "Source", "fit", "load", "parallel", "scaled", "torch_weights"]
+__version__ = "0.2.0.dev0"
+
+__all__ = [
+    "InputError",
+    "Recipe",
+    "Source",
+    "Trained",
+    "__version__",
+    "fit",
+    "in_precision",
+    "load",
+    "parallel",
+    "scaled",
+    "torch_weights",
+]

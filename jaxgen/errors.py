@@ -1,8 +1,9 @@
-"""The one exception that means: the user, not the program, has something to mend."""
+"""The exception that means that the user, not the program, has something to change."""
 
 
 class InputError(ValueError):
-    """What was given cannot be used. The message names the thing and the remedy, in one line.
+    """The input cannot be used.
 
-    The command line prints it as it stands and exits with status 2; a notebook sees it as a `ValueError`.
+    The message is one line that names the input and what to do about it. A command prints it and exits with status 2;
+    in Python it is a `ValueError`.
     """

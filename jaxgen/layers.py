@@ -5,12 +5,13 @@ by rank (`jaxgen.torch_weights`): a matrix is transposed, a convolution's kernel
 Where Flax's own layers differ from PyTorch (initialisation, the variance that batch norm stores, two bias vectors in an
 LSTM), these follow PyTorch.
 
-What multiplies does it in the type of its input, whatever that of its parameters; `multiplying_in` chooses another.
+What multiplies does it in the type of its input, whatever that of its parameters; `matmul_dtype` chooses another.
 """
 
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import flax.linen as nn
@@ -50,13 +51,28 @@ def normal(deviation: float) -> Initializer:
     return init
 
 
-def initial(module: nn.Module, key: jax.Array) -> Any:
-    """The module's variables, each drawn with a key of its own that follows from `key` and its name.
+def init_variables(module: nn.Module, key: jax.Array) -> Any:
+    """Draw a module's initial variables; each comes from a key that follows from `key` and the variable's name.
 
-    The module says by `input_shape` (without the batch) what it is shown. Compiled, so that only the parameters are
-    computed and not the forward pass.
+    Compiled, so that only the parameters are computed and not the forward pass. Equal modules share one compilation.
+
+    Args:
+        module: A module that says by `input_shape` (without the batch) what images or vectors it takes.
+        key: A typed PRNG key.
+
+    Returns:
+        The variables, `{"params": ..., "batch_stats": ...}`.
     """
-    return jax.jit(module.init)(key, jnp.zeros((1, *module.input_shape)))
+    try:
+        init = _compiled_init(module)
+    except TypeError:  # a field that cannot be hashed, such as an array
+        init = jax.jit(module.init)
+    return init(key, jnp.zeros((1, *module.input_shape)))
+
+
+@lru_cache(maxsize=32)
+def _compiled_init(module: nn.Module) -> jax.stages.Wrapped:
+    return jax.jit(module.init)
 
 
 def in_batches(function: Callable[[Any], Any], examples: Any, size: int) -> Any:
@@ -243,7 +259,7 @@ def recurrent_parameters(layer: LSTM | GRU, x: jax.Array, gates: int) -> list[ja
 
 
 @contextlib.contextmanager
-def multiplying_in(dtype: str) -> Iterator[None]:
+def matmul_dtype(dtype: str) -> Iterator[None]:
     """Layers that are traced within multiply in this type, such as "bfloat16", and give what they are given.
 
     What lies between them stays as it is: sums over a batch, a batch's statistics and a sigmoid near 1 would suffer.

@@ -1,12 +1,12 @@
-"""Data parallelism: several devices share every batch and learn as one.
+"""Data parallelism: several devices share every batch and train one model.
 
-Each device does the step on its shard of the batch as if the whole were like it: it takes means as they are and sums
-times the number of shards. What is true of the whole batch is then the mean over the devices. A recipe takes it of
-gradients and metrics, `layers.BatchNorm` of the batch's statistics, and so the training is that of one device but for
-rounding. Where no batch is shared, these functions do nothing.
+Each device computes the step on its shard of the batch as if that were the whole. Means over the batch are then averaged
+over the devices; sums over the batch are first multiplied by the number of shards, so that their average is the sum over
+the whole batch. A recipe averages its gradients and metrics, and `layers.BatchNorm` the statistics of the batch, so the
+training equals that of one device up to rounding. Where a batch is not shared, these functions do nothing.
 
-On the CPU a device is a share of the process's threads (`jax_num_cpu_devices`). Two of them keep two cores busier than
-one that cuts every operation in two, where operations are as small as those of a few rows.
+On the CPU a device is a group of the process's threads (`jax_num_cpu_devices`). With small operations, two devices use
+two cores better than one device that splits every operation in two.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,17 +20,17 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 PyTree = Any
 AXIS = "shards"
-EVERYWHERE = PartitionSpec()
+_REPLICATED = PartitionSpec()
 
 
 def shards() -> int:
-    """Into how many the batch is split in the step that is being traced."""
+    """The number of shards that the batch has in the step that is being traced; 1 where it is not shared."""
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.shape[AXIS] if AXIS in mesh.manual_axes else 1
 
 
-def own_shard(tree: PyTree) -> PyTree:
-    """Of arrays with the batch as their first axis, the part that is this device's; scalars as they are."""
+def local_shard(tree: PyTree) -> PyTree:
+    """This device's part of arrays whose first axis is the batch; scalars are returned as they are."""
     count = shards()
 
     def part(array: jax.Array) -> jax.Array:
@@ -43,11 +43,11 @@ def own_shard(tree: PyTree) -> PyTree:
 
 
 def mean_over_shards(tree: PyTree) -> PyTree:
-    """The mean over the devices of arrays of one dtype.
+    """The mean over the devices of a tree of arrays that have one dtype.
 
-    They travel as one vector, for on the CPU each array by itself would take 50 µs to meet. It is written part by part,
-    the largest first: XLA would compute the operands of a concatenation, and what is written first, anew for each of
-    the vector's numbers, unless that is a product.
+    They are reduced as one vector, because on the CPU each all-reduce takes at least 50 µs. The vector is written part
+    by part, the largest first: XLA would recompute the operands of a concatenation, and the first part written, for
+    every element of the vector unless it is the result of a matrix product.
     """
     count = shards()
     if count == 1:
@@ -65,42 +65,49 @@ def mean_over_shards(tree: PyTree) -> PyTree:
 
 
 def on_all(devices: Sequence[jax.Device], function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """The function run by all devices at once, on the same arguments and to the same results."""
+    """The function run by all devices at once, on replicated arguments and with replicated results."""
     if len(devices) < 2:
         return function
-    return jax.shard_map(function, mesh=mesh(devices), in_specs=EVERYWHERE, out_specs=EVERYWHERE, check_vma=False)
+    return jax.shard_map(function, mesh=_mesh(devices), in_specs=_REPLICATED, out_specs=_REPLICATED, check_vma=False)
 
 
-def copied_to(devices: Sequence[jax.Device], tree: PyTree) -> PyTree:
-    """The arrays with a copy on each device. The copy where they are now is their own memory."""
-    if not devices:
-        return tree
-    return jax.device_put(tree, devices[0] if len(devices) == 1 else NamedSharding(mesh(devices), EVERYWHERE))
+def replicate(devices: Sequence[jax.Device], tree: PyTree) -> PyTree:
+    """The arrays with a copy on each device. A copy that is already there is not made again.
+
+    Without devices the arrays are placed on JAX's default device.
+    """
+    if len(devices) > 1:
+        return jax.device_put(tree, NamedSharding(_mesh(devices), _REPLICATED))
+    return jax.device_put(tree, devices[0] if devices else None)
 
 
-def shown_to(devices: Sequence[jax.Device], arrays: PyTree) -> PyTree:
-    """Arrays that nobody changes, for each device to read; all devices of the CPU read the same memory."""
-    several_of_the_cpu = len(devices) > 1 and devices[0].platform == "cpu"
-    return copied_to(devices, jax.tree.map(np.asarray, arrays) if several_of_the_cpu else arrays)
+def replicate_constant(devices: Sequence[jax.Device], arrays: PyTree) -> PyTree:
+    """`replicate` for arrays that are only read: on the CPU, all devices read the same memory."""
+    several_on_the_cpu = len(devices) > 1 and devices[0].platform == "cpu"
+    return replicate(devices, jax.tree.map(np.asarray, arrays) if several_on_the_cpu else arrays)
 
 
-def on_first(devices: Sequence[jax.Device], tree: PyTree) -> PyTree:
-    """The first device's copy, which stays its own memory."""
+def first_replica(devices: Sequence[jax.Device], tree: PyTree) -> PyTree:
+    """The copy on the first device, which shares its memory."""
     return jax.tree.map(lambda array: array.addressable_data(0), tree) if len(devices) > 1 else tree
 
 
-def check_alike(devices: Sequence[jax.Device], tree: PyTree) -> None:
-    """Raise RuntimeError where the devices' copies of what they have computed are not the same."""
+def check_replicas(devices: Sequence[jax.Device], tree: PyTree) -> None:
+    """Check that the devices' copies of a result are equal.
+
+    Raises:
+        RuntimeError: they are not, because a recipe does not average its gradients and metrics.
+    """
     if len(devices) < 2:
         return
     for path, array in jax.tree_util.tree_leaves_with_path(tree):
         first, *others = (np.asarray(shard.data) for shard in array.addressable_shards)
         if not all(np.array_equal(first, other, equal_nan=True) for other in others):
             raise RuntimeError(
-                f"{jax.tree_util.keystr(path)} is another on each device: the recipe's update must take gradients and "
+                f"{jax.tree_util.keystr(path)} differs between devices: the recipe's update must pass gradients and "
                 "metrics through jaxgen.parallel.mean_over_shards"
             )
 
 
-def mesh(devices: Sequence[jax.Device]) -> Mesh:
+def _mesh(devices: Sequence[jax.Device]) -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)

@@ -2,7 +2,7 @@
 
 import jax
 
-from jaxgen.layers import multiplying_in
+from jaxgen.layers import matmul_dtype
 from jaxgen.training import Metrics, PyTree, Recipe
 
 
@@ -18,7 +18,7 @@ def in_precision(recipe: Recipe, precision: str) -> Recipe:
         return recipe
 
     def update(state: PyTree, batch: PyTree, noise: PyTree) -> tuple[PyTree, Metrics]:
-        with multiplying_in("bfloat16") if precision == "bf16" else jax.default_matmul_precision("tensorfloat32"):
+        with matmul_dtype("bfloat16") if precision == "bf16" else jax.default_matmul_precision("tensorfloat32"):
             return recipe.update(state, batch, noise)
 
     return recipe._replace(update=update)

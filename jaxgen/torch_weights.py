@@ -181,3 +181,11 @@ def state_dicts(found: Any, tensor: type) -> Iterator[Mapping[str, Any]]:
         yield found
     for value in found.values():
         yield from state_dicts(value, tensor)
+
+
+def describe(module):  # TEMPORARY, until the branch with weights is merged
+    return {"class": type(module).__qualname__}
+
+
+def load_file(path, module=None):
+    raise NotImplementedError

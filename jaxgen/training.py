@@ -1,56 +1,74 @@
-"""The training loop: pure, compiled once, and ignorant of models, disks and pictures.
+"""The training loop: pure, compiled once, and independent of models, disks and pictures.
 
-A `Recipe` says how one step learns, a `Source` what a batch is; `advance` runs any number of steps of an epoch in one
-compiled loop, and `slices` asks it for about half a second's worth at a time. Every random number is a function of
-(key, epoch, step), so a run that is cut anywhere goes on to the same bits.
+A `Recipe` says how one step learns and a `Source` what a batch is. `advance` runs any number of steps of an epoch in one
+compiled loop, and a `Loop` asks it for about half a second of steps at a time. Every random number is a function of
+(key, epoch, step), so a training that is interrupted anywhere continues with the same bits.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import checkify
 
 from jaxgen import parallel
+from jaxgen.compilation import compiled, disk_cache
 from jaxgen.errors import InputError
+from jaxgen.signals import available, say, stop_on_signals
 
 PyTree = Any
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight); the mean over an epoch is Σ sum / Σ weight
+StateT = TypeVar("StateT")
 
 
-class Recipe(NamedTuple):
+class Recipe(NamedTuple, Generic[StateT]):
     """How a model learns, as pure functions.
 
-    Where devices share a batch, `update` is given one device's shard of it and of the noise. It multiplies what is a
-    sum over the batch by `parallel.shards()`, and takes the mean of gradients and metrics over them all
-    (`parallel.mean_over_shards`).
+    Where devices share a batch, `update` gets one device's shard of the batch and of the noise. It multiplies sums over
+    the batch by `parallel.shards()`, and averages gradients and metrics by `parallel.mean_over_shards`.
+
+    Attributes:
+        init: `(key, weights=None) -> state`. The state is everything that training changes: parameters, running
+            statistics, optimiser states. `weights` are variables to start from.
+        noise: `(key, batch_size) -> noise`: every random number of one step, as a tree of arrays `[batch, ...]`.
+        update: `(state, batch, noise) -> (state, metrics)`, one deterministic step. Metrics are
+            `{name: (sum, weight)}`; the mean over an epoch is Σ sum / Σ weight.
+        variables: `(state) -> variables`: what is sampled from, saved and exported.
+        smallest_batch: an epoch's last, smaller batch is trained on if it has at least this size; None drops it.
     """
 
-    init: Callable[..., PyTree]  # (key, weights=None) -> state: parameters, running statistics, optimiser states
-    noise: Callable[[jax.Array, int], PyTree]  # (key, batch_size) -> every random number of one step; [batch, ...] each
-    update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Metrics]]  # (state, batch, noise), deterministic
-    variables: Callable[[PyTree], PyTree]  # (state) -> what is sampled from, saved and exported
-    smallest_batch: int | None = 1  # an epoch's last, smaller batch is trained on from this size; None: never
+    init: Callable[..., StateT]
+    noise: Callable[[jax.Array, int], PyTree]
+    update: Callable[[StateT, PyTree, PyTree], tuple[StateT, Metrics]]
+    variables: Callable[[StateT], PyTree]
+    smallest_batch: int | None = 1
 
 
 class Source(NamedTuple):
-    """Arrays that stay on the device, and the rule that makes a batch of some rows."""
+    """Training data: arrays that are placed on the devices once, and a function that makes a batch of them.
+
+    Attributes:
+        arrays: a tree of NumPy or JAX arrays, such as images `[N, H, W, C]` as bytes.
+        size: the number of examples in an epoch.
+        batch: `(arrays, indices [B]) -> batch`, in which indices are from 0 to `size - 1`.
+    """
 
     arrays: PyTree
-    size: int  # examples in an epoch
-    batch: Callable[[PyTree, jax.Array], PyTree]  # (arrays, rows [B]) -> batch
+    size: int
+    batch: Callable[[PyTree, jax.Array], PyTree]
 
 
 class Carry(NamedTuple):
-    """What the loop carries; with the epoch and the step it is the whole of a checkpoint."""
+    """What the loop carries from step to step; with the epoch and the step, it is a checkpoint."""
 
     state: PyTree
     sums: Metrics  # over the epoch so far
-    bad_step: jax.Array  # int32: the first step of the epoch at which a value was not finite; −1 for none
+    bad_step: jax.Array  # int32: the first step of the epoch after which a value was not finite; −1 for none
 
 
 class Epoch(NamedTuple):
@@ -62,254 +80,399 @@ class Epoch(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """Where training stands after some steps. `carry` is good until the next slice is asked for."""
+    """Where the training stands after some steps. `carry` is valid until the next slice is asked for."""
 
     epoch: int  # finished epochs
-    step: int  # steps done in the epoch under way
+    step: int  # finished steps of the current epoch
     carry: Carry
     metrics: dict[str, float] | None  # the epoch's means, where a slice ends an epoch
+    seconds: float  # of computing, without compilation
 
 
-def scaled(images: jax.Array, low: float = 0.0, high: float = 1.0, *, white: int = 255) -> Source:
-    """A source of images `[N, H, W, C]` kept as integers 0..`white` and scaled to [low, high] float32 in the loop."""
+@dataclasses.dataclass(frozen=True)
+class _Scaled:
+    """The batch function of `scaled`; equal settings make equal functions."""
 
-    def batch(images: jax.Array, rows: jax.Array) -> jax.Array:
-        return images[rows].astype(jnp.float32) / white * (high - low) + low
+    low: float
+    high: float
+    white: int
+    labels: bool
 
-    return Source(images, images.shape[0], batch)
+    def __call__(self, arrays: PyTree, rows: jax.Array) -> PyTree:
+        images, labels = arrays if self.labels else (arrays, None)
+        values = images[rows].astype(jnp.float32) / self.white * (self.high - self.low) + self.low
+        return (values, labels[rows]) if self.labels else values
 
 
-def as_source(data: Source | jax.Array | np.ndarray) -> Source:
-    """A plain float array `[N, ...]` is a source of its rows as they are."""
+def scaled(
+    images: jax.Array | np.ndarray,
+    low: float = 0.0,
+    high: float = 1.0,
+    *,
+    white: int = 255,
+    labels: jax.Array | np.ndarray | None = None,
+) -> Source:
+    """A source of images that are stored as integers and scaled in the compiled loop.
+
+    Args:
+        images: integers `[N, H, W, C]` from 0 to `white`.
+        low: the value of black in a batch.
+        high: the value of white in a batch.
+        white: the integer that stands for full intensity.
+        labels: one label an image `[N]`; then a batch is `(images, labels)`.
+
+    Returns:
+        A source whose batches are float32 images `[B, H, W, C]` in [low, high], with their labels if there are any.
+
+    Raises:
+        InputError: images and labels are not equally many.
+    """
+    arrays = images if labels is None else (images, labels)
+    return Source(arrays, _common_length(arrays), _Scaled(low, high, white, labels is not None))
+
+
+def as_source(data: Source | PyTree) -> Source:
+    """A source of the rows of arrays as they are.
+
+    Args:
+        data: a `Source`, which is returned; an array `[N, ...]`; or a tree of such arrays with one length N, such as
+            `(images, labels)`.
+
+    Raises:
+        InputError: the arrays' lengths differ, or images are integers, which are not yet scaled.
+    """
     if isinstance(data, Source):
         return data
-    array = jnp.asarray(data)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise InputError(f"data of type {array.dtype}: scale it first, as with jaxgen.scaled(images, -1, 1)")
-    return Source(array, array.shape[0], rows_of)
+    arrays = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf), data)
+    for leaf in jax.tree.leaves(arrays):
+        if _looks_like_unscaled_images(leaf):
+            raise InputError(
+                f"data of type {leaf.dtype}{list(leaf.shape)}: scale it first, as with jaxgen.scaled(images, -1, 1)"
+            )
+    return Source(arrays, _common_length(arrays), _take)
 
 
-def rows_of(array: jax.Array, rows: jax.Array) -> jax.Array:
-    return array[rows]
+def _looks_like_unscaled_images(leaf: jax.Array | np.ndarray) -> bool:
+    """Integers with three axes or more, or bytes with two; labels have one axis, tokens two."""
+    is_integer = jnp.issubdtype(leaf.dtype, jnp.integer)
+    return is_integer and leaf.ndim > (1 if leaf.dtype.itemsize == 1 else 2)
 
 
-def begin(recipe: Recipe, source: Source, state: PyTree, batch_size: int, devices: Sequence[jax.Device] = ()) -> Carry:
-    """The carry before an epoch's first step. `state` is copied: `advance` takes over its carry.
+def _take(arrays: PyTree, rows: jax.Array) -> PyTree:
+    return jax.tree.map(lambda array: array[rows], arrays)
 
-    It needs no devices, but given those of `advance` it traces the step as that will, which then need not.
-    """
-    rows = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
-    step = shared(step_of(recipe, source.batch, batch_size), batch_size, devices)
-    _, metrics = jax.eval_shape(step, state, source.arrays, rows, jax.random.key(0))
 
-    @jax.jit  # one program, where each array by itself would be compiled by itself
-    def carry(state: PyTree) -> Carry:
-        return Carry(jax.tree.map(jnp.copy, state), zeros(metrics), jnp.full((), -1, jnp.int32))
-
-    return carry(state)
+def _common_length(arrays: PyTree) -> int:
+    lengths = [leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(arrays)]
+    if len(set(lengths)) != 1:
+        raise InputError(f"data of {' and '.join(map(str, lengths)) or 'no'} examples: the arrays need one length")
+    return lengths[0]
 
 
 def descend(
     optimizer: optax.GradientTransformation, gradient: PyTree, state: optax.OptState, params: PyTree
 ) -> tuple[PyTree, optax.OptState]:
-    """One step of the optimiser: the new parameters and its new state."""
+    """One step of the optimiser.
+
+    Returns:
+        The new parameters and the optimiser's new state.
+    """
     updates, state = optimizer.update(gradient, state, params)
     return optax.apply_updates(params, updates), state
 
 
-def zeros(metrics: PyTree) -> Metrics:
-    return jax.tree.map(jnp.zeros_like, metrics)
-
-
 def all_finite(tree: PyTree) -> jax.Array:
+    """Whether all floating-point numbers of a tree are finite, as a boolean scalar."""
     floating = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     if not floating:
         return jnp.array(True)
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floating]))
 
 
+def begin(recipe: Recipe, source: Source, state: PyTree, batch_size: int, devices: Sequence[jax.Device] = ()) -> Carry:
+    """The carry before an epoch's first step. `state` is copied, because `advance` donates its carry."""
+    return _Steps(recipe, source.batch, batch_size, tuple(devices)).begin(source.arrays, state)
+
+
 def advance(
-    recipe: Recipe, source: Source, batch_size: int, devices: tuple[jax.Device, ...] = ()
+    recipe: Recipe, source: Source, batch_size: int, devices: Sequence[jax.Device] = ()
 ) -> jax.stages.Wrapped:
     """`(carry, source.arrays, epoch, first, stop) -> carry`: the steps first ≤ step < stop of an epoch.
 
-    One compiled loop whose bounds are data, so it is traced once however the epoch is cut, and every cut gives the same
-    bits. It consumes its carry. Under `vmap` leave `first` and `stop` unmapped, or the loop's predicate is batched.
-    A value that is not finite is recorded, not acted on: metrics at every step, the state at the end of the call.
-    The same recipe on the same source gives the same function, which has been compiled already.
+    One compiled loop whose bounds are arguments, so it is traced once however the epoch is divided, and every division
+    gives the same bits. It donates its carry. Under `vmap`, leave `first` and `stop` unmapped, or the loop's predicate
+    is batched. A value that is not finite is recorded, not acted on: metrics after every step, the state at the end of
+    the call.
 
-    Several devices share every batch, if it can be split evenly; else each does the whole of it. The arguments must
-    have a copy on each of them (`parallel.copied_to`).
+    Several devices share every batch if it can be divided evenly; otherwise each computes the whole of it. The
+    arguments must have a copy on each of them (`parallel.replicate`).
     """
-    return loop_of(recipe, source.batch, batch_size, devices)
+    return _Steps(recipe, source.batch, batch_size, tuple(devices)).advance
 
 
-@lru_cache(maxsize=16)
-def loop_of(
-    recipe: Recipe,
-    batch: Callable[[PyTree, jax.Array], PyTree],
-    batch_size: int,
-    devices: tuple[jax.Device, ...],
-) -> jax.stages.Wrapped:
-    one = step_of(recipe, batch, batch_size)
+class _Steps:
+    """The functions that train on batches of one size."""
 
-    def loop(carry: Carry, arrays: PyTree, epoch: Epoch, first: jax.Array | int, stop: jax.Array | int) -> Carry:
+    def __init__(
+        self,
+        recipe: Recipe,
+        batch: Callable[[PyTree, jax.Array], PyTree],
+        batch_size: int,
+        devices: tuple[jax.Device, ...],
+    ) -> None:
+        self.recipe, self.batch, self.batch_size = recipe, batch, batch_size
+        self.devices = devices if batch_size % max(1, len(devices)) == 0 else ()
+        self.step = jax.jit(self._step)  # a function of its own, so that `begin` and `advance` trace it once together
+        self.advance = jax.jit(parallel.on_all(self.devices, self._advance), donate_argnums=0)
+
+    def _step(self, state: PyTree, arrays: PyTree, rows: jax.Array, key: jax.Array) -> tuple[PyTree, Metrics]:
+        rows, noise = parallel.local_shard((rows, self.recipe.noise(key, self.batch_size)))
+        return self.recipe.update(state, self.batch(arrays, rows), noise)
+
+    def _advance(
+        self, carry: Carry, arrays: PyTree, epoch: Epoch, first: jax.Array | int, stop: jax.Array | int
+    ) -> Carry:
         origin = 0 if epoch.origin is None else epoch.origin
 
         def step(number: jax.Array, carry: Carry) -> Carry:
-            rows = jax.lax.dynamic_slice_in_dim(epoch.rows, (number - origin) * batch_size, batch_size)
-            state, metrics = one(carry.state, arrays, rows, jax.random.fold_in(epoch.noise_key, number))
+            rows = jax.lax.dynamic_slice_in_dim(epoch.rows, (number - origin) * self.batch_size, self.batch_size)
+            state, metrics = self.step(carry.state, arrays, rows, jax.random.fold_in(epoch.noise_key, number))
             sums = jax.tree.map(lambda total, value: total + value, carry.sums, metrics)
-            return Carry(state, sums, first_bad(carry.bad_step, metrics, number))
+            return Carry(state, sums, _first_bad(carry.bad_step, metrics, number))
 
         carry = jax.lax.fori_loop(first, stop, step, carry)
-        return carry._replace(bad_step=first_bad(carry.bad_step, carry.state, jnp.asarray(stop) - 1))
+        return carry._replace(bad_step=_first_bad(carry.bad_step, carry.state, jnp.asarray(stop) - 1))
 
-    return jax.jit(shared(loop, batch_size, devices), donate_argnums=0)
+    def zero_sums(self, arrays: PyTree, state: PyTree) -> Metrics:
+        rows = jax.ShapeDtypeStruct((self.batch_size,), jnp.int32)
+        step = parallel.on_all(self.devices, self.step)
+        _, metrics = jax.eval_shape(step, state, arrays, rows, jax.random.key(0))
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
 
+    def begin(self, arrays: PyTree, state: PyTree) -> Carry:
+        def carry(state: PyTree) -> Carry:
+            return Carry(jax.tree.map(jnp.copy, state), self.zero_sums(arrays, state), jnp.full((), -1, jnp.int32))
 
-def shared(function: Callable[..., PyTree], batch_size: int, devices: Sequence[jax.Device]) -> Callable[..., PyTree]:
-    """The function of a batch as the devices run it together, or each by itself if they cannot share it evenly."""
-    return parallel.on_all(devices, function) if batch_size % max(1, len(devices)) == 0 else function
-
-
-@lru_cache(maxsize=16)
-def step_of(
-    recipe: Recipe, batch: Callable[[PyTree, jax.Array], PyTree], batch_size: int
-) -> Callable[[PyTree, PyTree, jax.Array, jax.Array], tuple[PyTree, Metrics]]:
-    """`(state, arrays, rows, key) -> (state, metrics)`, traced once for `begin` and the loop together."""
-
-    @jax.jit
-    def step(state: PyTree, arrays: PyTree, rows: jax.Array, key: jax.Array) -> tuple[PyTree, Metrics]:
-        rows, noise = parallel.own_shard((rows, recipe.noise(key, batch_size)))
-        return recipe.update(state, batch(arrays, rows), noise)
-
-    return step
+        return jax.jit(carry)(state)  # one program, where each array by itself would be compiled by itself
 
 
-def first_bad(bad_step: jax.Array, values: PyTree, step: jax.Array) -> jax.Array:
+def _first_bad(bad_step: jax.Array, values: PyTree, step: jax.Array) -> jax.Array:
     return jnp.where((bad_step < 0) & ~all_finite(values), step.astype(jnp.int32), bad_step)
 
 
-def slices(
-    recipe: Recipe,
-    source: Source,
-    carry: Carry,
-    *,
-    epochs: int,
-    batch_size: int,
-    key: jax.Array,
-    epoch: int = 0,
-    step: int = 0,
-    seconds: float = 0.5,
-    longest: int | None = None,
-    devices: Sequence[jax.Device] = (),
-) -> Iterator[Slice]:
-    """Train from (`epoch`, `step`) until `epochs` are finished, handing back control about every `seconds`.
+class Loop:
+    """The training loop over one recipe, source, batch size and devices.
 
     Args:
-        carry: from `begin` or from the last slice; taken over.
-        epochs: epochs finished in all when the training ends.
-        key: what the order of every epoch and the noise of every step follow from.
-        epoch, step: finished epochs, and steps done in the one under way.
-        longest: steps that a slice has at most.
-        devices: what trains, in place of JAX's default; several share every batch. What a slice hands out is on the
-            first of them.
-    """
-    keys = jax.random.split(key)
-    whole, rest = divmod(source.size, batch_size)
-    steps = steps_per_epoch(recipe, source, batch_size)
-    run_whole, run_rest = (advance(recipe, source, size, tuple(devices)) for size in (batch_size, rest))
-    arrays, carry = parallel.shown_to(devices, source.arrays), parallel.copied_to(devices, carry)
-    pace = 1  # steps in a slice; the first one compiles
+        recipe: how a step learns.
+        source: the data. Its arrays are placed on the devices once.
+        batch_size: examples a step.
+        devices: where to train, in place of JAX's default device. Several share every batch.
 
-    while epoch < epochs:
-        this_epoch = parallel.copied_to(devices, epoch_of(source, keys, epoch))
-        while step < steps:
-            began, first = time.perf_counter(), step
-            if step < whole:
-                step = min(whole, step + pace)
-                carry = jax.block_until_ready(run_whole(carry, arrays, this_epoch, first, step))
-                growth = seconds / (time.perf_counter() - began)
-                pace = min(max(1, int((step - first) * min(growth, 32))), longest or whole)
-            else:
-                step = steps
-                left = jax.lax.slice_in_dim(this_epoch.rows, whole * batch_size, source.size)
-                this_epoch = this_epoch._replace(rows=left, origin=whole)
-                carry = jax.block_until_ready(run_rest(carry, arrays, this_epoch, first, step))
-            if step < steps:
-                yield Slice(epoch, step, parallel.on_first(devices, carry), None)
-        parallel.check_alike(devices, carry)
-        sums = jax.device_get(carry.sums)
-        metrics = {name: float(total) / float(weight) for name, (total, weight) in sums.items()}
-        carry = carry._replace(sums=parallel.copied_to(devices, jax.jit(zeros)(carry.sums)))
-        epoch, step = epoch + 1, 0
-        yield Slice(epoch, 0, parallel.on_first(devices, carry), metrics)
+    Attributes:
+        steps: the batches in an epoch, including the last, smaller one where the recipe trains on it.
+
+    Raises:
+        InputError: the batch size does not fit the data, or the batch function reads beyond the data.
+    """
+
+    def __init__(
+        self, recipe: Recipe, source: Source, batch_size: int, devices: Sequence[jax.Device] = ()
+    ) -> None:
+        check_batch_size(batch_size, source.size)
+        self.recipe, self.source, self.batch_size, self.devices = recipe, source, batch_size, tuple(devices)
+        self.steps = steps_per_epoch(recipe, source, batch_size)
+        self.arrays = parallel.replicate_constant(self.devices, source.arrays)
+        self._full = _Steps(recipe, source.batch, batch_size, self.devices)
+        self._last = _Steps(recipe, source.batch, source.size % batch_size, self.devices)
+        self._programs: dict[int, Callable[..., Carry]] = {}  # by batch size
+        _check_rows(source, self.arrays, batch_size)
+
+    def initial(self, key: jax.Array, weights: PyTree = None) -> Carry:
+        """The carry of a new training, made by the recipe's `init` in one program.
+
+        So there is never a state beside its copy in the carry.
+        """
+
+        def make(key: jax.Array, weights: PyTree) -> Carry:
+            return self._full.begin(self.arrays, self.recipe.init(key, weights))
+
+        carry = compiled(jax.jit(make), key, weights)(key, weights)
+        return jax.device_put(carry, self.devices[0]) if self.devices else carry
+
+    def shapes(self) -> Carry:
+        """The shapes and dtypes of the carry, as `jax.ShapeDtypeStruct`s."""
+
+        def make(key: jax.Array) -> Carry:
+            return self._full.begin(self.arrays, self.recipe.init(key))
+
+        carry: Carry = jax.eval_shape(make, jax.random.key(0))
+        return carry
+
+    def begin(self, state: PyTree) -> Carry:
+        """The carry of a training that starts from a state, which is copied."""
+
+        def make(state: PyTree) -> Carry:
+            return self._full.begin(self.arrays, state)
+
+        return compiled(jax.jit(make), state)(state)
+
+    def slices(
+        self,
+        carry: Carry,
+        *,
+        epochs: int,
+        key: jax.Array,
+        epoch: int = 0,
+        step: int = 0,
+        seconds: float = 0.5,
+        longest: int | None = None,
+    ) -> Iterator[Slice]:
+        """Train from (`epoch`, `step`) until `epochs` are finished, handing back control about every `seconds`.
+
+        Args:
+            carry: from `initial`, `begin` or the last slice; it is donated.
+            epochs: epochs finished in all when the training ends.
+            key: determines the order of every epoch and the noise of every step.
+            epoch: finished epochs.
+            step: finished steps of the current epoch.
+            seconds: about how long a slice takes.
+            longest: the most steps in a slice.
+
+        Yields:
+            Slices, whose arrays are on the first device.
+        """
+        keys = jax.random.split(key)
+        whole = self.source.size // self.batch_size
+        carry = parallel.replicate(self.devices, carry)
+        pace, spent = 1, 0.0  # steps in a slice; seconds since the last slice was handed out
+        while epoch < epochs:
+            current = parallel.replicate(self.devices, epoch_of(self.source, keys, epoch))
+            while step < self.steps:
+                first, stop = step, min(whole, step + pace) if step < whole else self.steps
+                if step >= whole:
+                    rows = jax.lax.slice_in_dim(current.rows, whole * self.batch_size, self.source.size)
+                    current = current._replace(rows=rows, origin=whole)
+                run = self._program(self._full if step < whole else self._last, carry, current)
+                began = time.perf_counter()
+                carry = jax.block_until_ready(run(carry, self.arrays, current, first, stop))
+                spent = time.perf_counter() - began
+                if step < whole:
+                    pace = min(max(1, int((stop - first) * min(seconds / spent, 32))), longest or whole)
+                step = stop
+                if step < self.steps:
+                    yield Slice(epoch, step, parallel.first_replica(self.devices, carry), None, spent)
+            parallel.check_replicas(self.devices, carry)
+            sums = jax.device_get(carry.sums)
+            metrics = {name: float(total) / float(weight) for name, (total, weight) in sums.items()}
+            zeros = jax.tree.map(np.zeros_like, sums)
+            carry = carry._replace(sums=parallel.replicate(self.devices, zeros))
+            epoch, step = epoch + 1, 0
+            yield Slice(epoch, 0, parallel.first_replica(self.devices, carry), metrics, spent)
+
+    def _program(self, steps: _Steps, carry: Carry, epoch: Epoch) -> Callable[..., Carry]:
+        if steps.batch_size not in self._programs:
+            self._programs[steps.batch_size] = compiled(steps.advance, carry, self.arrays, epoch, 0, 1)
+        return self._programs[steps.batch_size]
+
+
+def _check_rows(source: Source, arrays: PyTree, batch_size: int) -> None:
+    """Raise InputError where a batch function indexes beyond its arrays; JAX would clamp the index silently."""
+    if isinstance(source.batch, _Scaled) or source.batch is _take:
+        return
+    rows = jnp.arange(source.size - batch_size, source.size)
+    checked = jax.jit(checkify.checkify(source.batch, errors=checkify.index_checks))
+    try:
+        error, _ = compiled(checked, arrays, rows)(arrays, rows)
+    except NotImplementedError:  # for operations that checkify does not know
+        return
+    if said := error.get():
+        raise InputError(f"the source has {source.size} examples by its size, but not by its batch function: {said}")
 
 
 def epoch_of(source: Source, keys: jax.Array, number: int) -> Epoch:
-    """The order of an epoch, and what its noise follows from; `keys` is what the key of the training splits into."""
+    """The order and the noise of an epoch; `keys` are the two that the key of the training is split into."""
     order_key, noise_key = keys
     rows = jax.random.permutation(jax.random.fold_in(order_key, number), source.size)
     return Epoch(rows, jax.random.fold_in(noise_key, number), 0)
 
 
 def steps_per_epoch(recipe: Recipe, source: Source, batch_size: int) -> int:
-    """Batches in an epoch, the last, smaller one included where the recipe trains on it."""
+    """Batches in an epoch, including the last, smaller one where the recipe trains on it."""
     whole, rest = divmod(source.size, batch_size)
     return whole + (recipe.smallest_batch is not None and rest >= max(1, recipe.smallest_batch))
 
 
 def fit(
-    recipe: Recipe,
-    state: PyTree,
-    data: Source | jax.Array | np.ndarray,
+    recipe: Recipe[StateT],
+    state: StateT,
+    data: Source | PyTree,
     *,
     epochs: int,
     batch_size: int,
     key: jax.Array,
+    epoch: int = 0,
+    each: Callable[[Slice], object] | None = None,
     devices: Sequence[jax.Device] = (),
-) -> tuple[PyTree, dict[str, list[float]]]:
+) -> tuple[StateT, dict[str, list[float]]]:
     """Train `state` for `epochs` passes over `data`.
+
+    The first Ctrl-C returns after the slice under way, with what has been trained so far; so does a second one within
+    two seconds. A later one raises KeyboardInterrupt.
 
     Args:
         recipe: for instance `jaxgen.models.dcgan.digits_recipe()`.
-        state: from `recipe.init`; it is copied and stays the caller's.
-        data: a `Source`, or a float array `[N, ...]` already in the recipe's range.
-        key: order and noise follow from it; the same key gives the same training.
-        devices: what trains, in place of JAX's default, as `jax.devices()`. Several share every batch; to rounding, the
-            training is that of one.
+        state: from `recipe.init`. It is copied and stays the caller's.
+        data: a `Source`; or an array `[N, ...]`, or a tree of such arrays with one length N, whose values are already
+            in the recipe's range.
+        epochs: the passes of this call.
+        batch_size: examples a step.
+        key: determines the order of every epoch and the noise of every step. The same key gives the same training.
+        epoch: the epochs that `state` has already been trained for under this key: `fit(…, epochs=2)` and then
+            `fit(…, epochs=2, epoch=2)` equal `fit(…, epochs=4)`, bit for bit.
+        each: called with a `Slice` about every half second; a true result ends the training.
+        devices: where to train, in place of JAX's default device, such as `jax.devices()`. Several share every batch,
+            which is the same training up to rounding.
 
     Returns:
         The trained state, and the mean of every metric in every epoch: `history["loss"][0]` is the first epoch's.
 
     Raises:
-        InputError: fewer examples than a batch, data that is not floating point, or a batch that the devices cannot
-            share evenly.
-        FloatingPointError: a metric or a parameter was not finite; the message names the epoch and the step.
+        InputError: fewer examples than a batch, arrays of different lengths, images that are not scaled, or a batch
+            that the devices cannot share evenly.
+        FloatingPointError: a metric or a parameter was not finite. The message names the epoch and the step.
     """
     source = as_source(data)
     check_batch_size(batch_size, source.size)
     if batch_size % max(1, len(devices)):
         raise InputError(f"batch size {batch_size}: {len(devices)} devices cannot share it evenly")
     history: dict[str, list[float]] = {}
-    carry = begin(recipe, source, state, batch_size, devices)
-    for piece in slices(recipe, source, carry, epochs=epochs, batch_size=batch_size, key=key, devices=devices):
-        carry = piece.carry
-        check_finite(piece)
-        for name, value in (piece.metrics or {}).items():
-            history.setdefault(name, []).append(value)
+
+    def announce() -> None:
+        say("stopping after the current slice; Ctrl-C again in a moment aborts", error=True)
+
+    with disk_cache(), stop_on_signals(available("SIGINT"), announce) as stop:
+        loop = Loop(recipe, source, batch_size, devices)
+        carry = loop.begin(state)
+        for piece in loop.slices(carry, epochs=epoch + epochs, key=key, epoch=epoch):
+            carry = piece.carry
+            check_finite(piece)
+            for name, value in (piece.metrics or {}).items():
+                history.setdefault(name, []).append(value)
+            if (each is not None and each(piece)) or stop.number is not None:
+                break
     return carry.state, history
 
 
 def check_batch_size(batch_size: int, size: int) -> None:
+    """Raise InputError where the batch size does not fit the number of examples."""
     if not 1 <= batch_size <= size:
         raise InputError(f"batch size {batch_size}: must be from 1 to the {size} examples there are")
 
 
 def check_finite(piece: Slice) -> None:
-    """Raise FloatingPointError where a value went bad in the epoch of this slice."""
+    """Raise FloatingPointError where a value became not finite in the epoch of this slice."""
     bad_step = int(piece.carry.bad_step)
     if bad_step >= 0:
-        epoch = piece.epoch + (piece.metrics is None)  # the epoch under way, counted from 1
+        epoch = piece.epoch + (piece.metrics is None)  # the current epoch, counted from 1
         raise FloatingPointError(f"a value is not finite since epoch {epoch}, step {bad_step + 1}")

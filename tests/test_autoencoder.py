@@ -9,11 +9,11 @@ import torch
 from sklearn.datasets import load_sample_image
 
 from jaxgen import torch_weights
-from jaxgen.layers import BatchNorm, Linear, flatten, initial, unflatten
+from jaxgen.layers import BatchNorm, Linear, flatten, init_variables, unflatten
 from jaxgen.models import autoencoder
 from jaxgen.models.autoencoder import ConvAutoencoder, Decoder
-from tests import torch_recipes
-from tests.parity import (
+from tests.support import torch_recipes
+from tests.support.parity import (
     channels_first,
     largest_difference,
     optax_moments,
@@ -136,12 +136,12 @@ def test_plugs_that_keep_more_than_parameters_are_refused() -> None:
 @pytest.mark.parametrize("shape", [(30, 32, 3), (32, 32, 1)])
 def test_images_that_do_not_come_back_are_refused(shape: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match=r"images .* come back as \(1, \d+, 32, 3\)"):
-        initial(ConvAutoencoder(input_shape=shape), jax.random.key(0))
+        init_variables(ConvAutoencoder(input_shape=shape), jax.random.key(0))
 
 
 def test_reconstructions_of_more_images_than_go_at_once_are_in_order() -> None:
     module = ConvAutoencoder(DenseEncoder(), DenseDecoder(), (8, 8, 3))
-    variables = initial(module, jax.random.key(0))
+    variables = init_variables(module, jax.random.key(0))
     images = jax.random.uniform(jax.random.key(1), (1003, 8, 8, 3))
     reconstructions = jax.jit(autoencoder.reconstruct, static_argnums=0)(module, variables, images)
     np.testing.assert_allclose(reconstructions, module.apply(variables, images), atol=1e-6)

@@ -19,7 +19,7 @@ from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import figures, floor, images, processes, profile, race, report, stopwatch
 from experiments.benchmark.cases import CASES
 from jaxgen.data import fetch
-from tests import torch_recipes as reference
+from tests.support import torch_recipes as reference
 
 ROOT = Path(__file__).parents[1]
 
@@ -252,14 +252,15 @@ def test_our_memory_is_that_with_and_without_compiling() -> None:
 
 @pytest.mark.usefixtures("at_root")
 def test_start_ends_with_the_first_step() -> None:
-    starts = processes.measure_starts(("tests.tiny", "--epochs", "1000000000"), times=1)  # nobody would see the end
+    endless = ("tests.support.tiny", "--epochs", "1000000000")
+    starts = processes.measure_starts(endless, times=1)
     assert list(starts) == ["cold", "warm"]
     assert all(len(seconds) == 1 for seconds in starts.values())
 
 
 @pytest.mark.usefixtures("at_root")
 def test_whole_command_is_taken_apart() -> None:
-    commands = processes.measure_command(("tests.tiny",))
+    commands = processes.measure_command(("tests.support.tiny",))
     assert list(commands) == ["cold", "warm"]
     for parts in commands.values():
         assert next(iter(parts)) == "total"

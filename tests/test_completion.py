@@ -11,8 +11,8 @@ from sklearn.datasets import load_sample_image
 from jaxgen import torch_weights
 from jaxgen.models import completion
 from jaxgen.models.completion import RowCompleter
-from tests import torch_recipes
-from tests.parity import largest_difference, optax_moments, tensors_of, torch_moments, variables_of
+from tests.support import torch_recipes
+from tests.support.parity import largest_difference, optax_moments, tensors_of, torch_moments, variables_of
 
 LENGTH = 28
 CELLS = ["lstm", "gru"]

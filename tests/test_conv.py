@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from jaxgen.ops import conv as forms
-from jaxgen.ops.conv import conv, conv_transpose
+from jaxgen.ops.conv import _winograd, conv, conv_transpose
 
 # (input [B, H, W, C_in], C_out, window, options). These are large enough for Winograd's form, in tiles of two and of
 # three pixels, with kernels of two and of three strides; one has output padding, and padding beyond a stride.
@@ -174,8 +173,8 @@ def test_winograds_form_equals_pytorch(size, taps, step, padding, transposed, da
         options["output_padding"] = data.draw(st.tuples(*[st.integers(0, step - 1)] * 2))
     with (
         jax.enable_x64(True),
-        mock.patch.multiple("jaxgen.ops.conv", WIDE=1, MANY=1, FEWER=9),
-        mock.patch("jaxgen.ops.conv._tiles", wraps=forms._tiles) as tiles,
+        mock.patch.multiple("jaxgen.ops.conv._winograd", WIDE=1, MANY=1, FEWER=9),
+        mock.patch("jaxgen.ops.conv._winograd._tiles", wraps=_winograd._tiles) as tiles,
     ):
         assert largest_error(function, reference, (2, *size, 2), 3, window, options, np.float64) < 1e-11
     assert tiles.called

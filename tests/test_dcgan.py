@@ -8,8 +8,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from jaxgen.models import dcgan
-from tests import torch_recipes
-from tests.parity import (
+from tests.support import torch_recipes
+from tests.support.parity import (
     channels_first,
     largest_difference,
     optax_moments,

@@ -11,8 +11,8 @@ from sklearn.datasets import load_digits
 
 from jaxgen import torch_weights
 from jaxgen.models import dcgan
-from tests import torch_recipes
-from tests.parity import optax_moments, tensors_of, torch_moments, variables_of
+from tests.support import torch_recipes
+from tests.support.parity import optax_moments, tensors_of, torch_moments, variables_of
 from tests.test_vae import (
     Arrays,
     assert_same_gradients_and_statistics,

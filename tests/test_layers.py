@@ -21,7 +21,7 @@ from jaxgen.layers import (
     MaxPool,
     flatten,
     in_batches,
-    initial,
+    init_variables,
     unflatten,
 )
 from jaxgen.torch_weights import from_torch, to_torch
@@ -227,7 +227,7 @@ class Three(nn.Module):
 
 def test_each_tensor_has_a_key_of_its_own() -> None:
     """Equal ones too: of three layers alike, and in an LSTM as wide as its input."""
-    three = jax.tree.leaves(initial(Three(), jax.random.key(0)))
+    three = jax.tree.leaves(init_variables(Three(), jax.random.key(0)))
     lstm = jax.tree.leaves(LSTM(4).init(jax.random.key(0), jnp.zeros((1, 1, 4))))
     for tensors in (three, lstm):
         values = np.concatenate([np.ravel(tensor) for tensor in tensors])
@@ -235,7 +235,7 @@ def test_each_tensor_has_a_key_of_its_own() -> None:
 
 
 def test_renaming_a_layer_changes_that_layer_only() -> None:
-    params, renamed = (initial(Three(second), jax.random.key(0))["params"] for second in ("b", "other"))
+    params, renamed = (init_variables(Three(second), jax.random.key(0))["params"] for second in ("b", "other"))
     for name in ("weight", "bias"):
         np.testing.assert_array_equal(params["a"][name], renamed["a"][name])
         np.testing.assert_array_equal(params["c"][name], renamed["c"][name])
@@ -243,7 +243,40 @@ def test_renaming_a_layer_changes_that_layer_only() -> None:
 
 
 def test_initial_values_are_double_where_jax_computes_in_double(float64: None) -> None:
-    assert {leaf.dtype for leaf in jax.tree.leaves(initial(Three(), jax.random.key(0)))} == {np.dtype("float64")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(init_variables(Three(), jax.random.key(0)))} == {np.dtype("float64")}
+
+
+class Traced(nn.Module):
+    """Counts how often it is traced; `bias` may be an array, which cannot be hashed."""
+
+    features: int
+    bias: Any = 0.0
+    input_shape: ClassVar[tuple[int, ...]] = (4,)
+    traces: ClassVar[list[int]] = []
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        self.traces.append(self.features)
+        return Linear(self.features)(x) + self.bias
+
+
+def test_initialisation_compiles_once_for_equal_modules() -> None:
+    Traced.traces.clear()
+    first, again = (init_variables(Traced(3), jax.random.key(0)) for _ in range(2))
+    init_variables(Traced(3), jax.random.key(1))
+    assert Traced.traces == [3]
+    init_variables(Traced(5), jax.random.key(0))
+    assert Traced.traces == [3, 5]
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    jax.tree.map(np.testing.assert_array_equal, first, Traced(3).init(jax.random.key(0), jnp.zeros((1, 4))))
+
+
+def test_a_module_that_cannot_be_hashed_is_initialised() -> None:
+    module = Traced(3, np.ones(3))
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(module)
+    variables = init_variables(module, jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, variables, init_variables(Traced(3), jax.random.key(0)))
 
 
 @pytest.mark.parametrize(("count", "seen"), [(7, [3, 1]), (6, [3]), (2, [2])])

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from jaxgen import losses
-from tests import torch_recipes
+from tests.support import torch_recipes
 
 
 def differentiate(loss, *arrays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from jaxgen.errors import InputError
 from jaxgen.layers import BatchNorm, Linear
 from jaxgen.models import autoencoder, completion, dcgan, vae
 from jaxgen.training import Recipe, Source
-from tests import tiny
+from tests.support import tiny
 
 BATCH = 4
 SIZE = 2 * BATCH + 3  # the last batch is one that no two devices can share

@@ -10,7 +10,7 @@ import pytest
 from experiments.benchmark.cases import CASES
 from experiments.benchmark.images import random_images
 from jaxgen import precision
-from jaxgen.layers import BatchNorm, Linear, multiplying_in
+from jaxgen.layers import BatchNorm, Linear, matmul_dtype
 from jaxgen.models import autoencoder, completion, dcgan, vae
 
 BATCH = 8
@@ -70,7 +70,7 @@ def test_only_tf32_lets_a_gpu_round_what_it_multiplies(kind, attribute):
 def test_what_a_network_gives_is_float32(module):
     """Its last activation too: bfloat16 has no number between 0.996 and 1."""
     x = jnp.zeros((2, *module.input_shape))
-    with multiplying_in("bfloat16"):
+    with matmul_dtype("bfloat16"):
         made = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), x))
     assert {leaf.dtype for leaf in jax.tree.leaves(made)} <= {jnp.dtype("float32"), jnp.dtype("int32")}
 
@@ -117,7 +117,7 @@ def test_statistics_are_taken_in_float32():
     x = 100 + jax.random.normal(jax.random.key(0), (4096, 3))
     linear, norm = Linear(3), BatchNorm()
     linear_variables, norm_variables = (layer.init(jax.random.key(1), x) for layer in (linear, norm))
-    with multiplying_in("bfloat16"):
+    with matmul_dtype("bfloat16"):
         z = linear.apply(linear_variables, x)
         y, moved = norm.apply(norm_variables, z, True, mutable=["batch_stats"])
     statistics = moved["batch_stats"]

@@ -8,7 +8,7 @@ import pytest
 
 from jaxgen import replay, training
 from jaxgen.models import dcgan
-from tests import tiny
+from tests.support import tiny
 
 KEY = jax.random.key(3)
 BATCH = 4

@@ -20,7 +20,7 @@ from PIL import Image
 
 import jaxgen
 from jaxgen import checkpoint, command, durable, log, run, training
-from tests import tiny
+from tests.support import tiny
 
 ROOT = Path(__file__).parent.parent
 
@@ -338,7 +338,7 @@ def test_a_value_that_is_not_finite_ends_the_run_and_names_step_and_tensor(tmp_p
     assert out == "a value is not finite; looking for the step, from checkpoint 00000000 on\n"
     said = re.fullmatch(
         r"error: epoch 1, step (\d): not finite is first \['batch'\] float32\[\d, 8, 8, 1\]; (\S+) is good, "
-        r"and python -m tests\.tiny --out \S+ --resume goes on from there \(--on-nan skip leaves it out\)\n",
+        r"and python -m tests\.support\.tiny --out \S+ --resume goes on from there \(--on-nan skip leaves it out\)\n",
         err,
     )
     assert said
@@ -395,7 +395,7 @@ def test_a_bad_step_that_does_not_come_again_ends_the_run(tmp_path, bad_point, m
     status, _, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"))
     assert (status, err.count("\n")) == (1, 1)
     assert "the device does not compute the same twice" in err
-    assert f"python -m tests.tiny --out {tmp_path / 'run'} --resume goes on from there" in err
+    assert f"python -m tests.support.tiny --out {tmp_path / 'run'} --resume goes on from there" in err
 
 
 def newest(folder: Path) -> Path:
@@ -427,7 +427,7 @@ def test_help_states_defaults(monkeypatch, capsys):
     status, text, _ = call(monkeypatch, capsys, "--help")
     assert status == 0
     for said in (
-        "python -m tests.tiny",
+        "python -m tests.support.tiny",
         "--learning-rate FLOAT",
         "(default: 0.1)",
         "--resume",
@@ -577,7 +577,7 @@ FOLDERS = {
     holds_other_files: "holds other files",
     cannot_be_made: "cannot be written",
     nothing_to_resume: "no run to go on with",
-    another_experiment: "holds a run of experiments.other, not tests.tiny",
+    another_experiment: "holds a run of experiments.other, not tests.support.tiny",
     changed_setting: "--learning-rate 0.2: the run in",
     changed_setting_younger_than_the_run: "--limit 5: the run in",
     changed_tuple: "--kind ('c',): the run in",
@@ -633,7 +633,7 @@ def test_no_room_on_the_disk_ends_with_one_line_and_keeps_the_checkpoints(tmp_pa
 
 def launch(folder: Path, *arguments: str) -> subprocess.Popen:
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled")}
-    words = [sys.executable, "-m", "tests.tiny", "--out", str(folder), "--save-every", "100000", *arguments]
+    words = [sys.executable, "-m", "tests.support.tiny", "--out", str(folder), "--save-every", "100000", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(words, cwd=ROOT, env=environment, text=True, **pipes)
 
@@ -659,7 +659,7 @@ def test_a_signal_stops_saves_and_says_how_to_go_on(tmp_path, number, status):
     assert process.returncode == status
     said = re.fullmatch(r"stopped and saved after (\d+) epochs and (\d+) steps; to go on: (.*)\n", err)
     assert said
-    assert said[3] == f"python -m tests.tiny --out {folder} --resume"
+    assert said[3] == f"python -m tests.support.tiny --out {folder} --resume"
     newest = checkpoint.numbered(folder / "checkpoints")[-1]
     assert checkpoint.verify(newest)["epoch"] == int(said[1])
     going_on = launch(folder, "--resume", "--epochs", str(int(said[1]) + 2))

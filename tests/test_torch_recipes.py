@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from tests import torch_recipes as reference
+from tests.support import torch_recipes as reference
 
 LAYERS = {
     "RowCompleter lstm": (335_928, "rnn fc"),

@@ -18,8 +18,8 @@ import torch
 from jaxgen import InputError, torch_weights
 from jaxgen.layers import initial
 from jaxgen.models import autoencoder, completion, dcgan, vae
-from tests import torch_recipes
-from tests.parity import tensors_of
+from tests.support import torch_recipes
+from tests.support.parity import tensors_of
 
 
 class Twins(NamedTuple):

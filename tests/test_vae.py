@@ -12,8 +12,8 @@ from jaxgen import torch_weights
 from jaxgen.models import vae
 from jaxgen.models.vae import ConvVAE
 from jaxgen.training import Recipe, as_source, steps_per_epoch
-from tests import torch_recipes
-from tests.parity import optax_moments, tensors_of, torch_moments, variables_of
+from tests.support import torch_recipes
+from tests.support.parity import optax_moments, tensors_of, torch_moments, variables_of
 
 Arrays = dict[str, np.ndarray]
 

@@ -38,7 +38,7 @@ KEEP = 3
 def tiny_run(folder: Path) -> None:
     """The smallest experiment, saving after every epoch; gone on with where it has begun."""
     from jaxgen.command import command
-    from tests import tiny
+    from tests.support import tiny
 
     begun = (folder / "config.json").exists()
     sys.argv = ["tiny", "--out", str(folder), "--epochs", str(EPOCHS), *(["--resume"] if begun else [])]
@@ -276,7 +276,7 @@ def readable_files(work: Path) -> list[tuple[Path, Callable[[], object]]]:
     from jaxgen.data import files
     from jaxgen.layers import initial
     from jaxgen.models.completion import RowCompleter
-    from tests import tiny
+    from tests.support import tiny
 
     run = work / "run"
     assert wait(in_a_fork(partial(tiny_run, run), work / "log")) == 0  # before JAX has threads
@@ -371,7 +371,8 @@ def import_everything() -> None:
     from PIL import Image  # noqa: F401
 
     import jaxgen.run  # noqa: F401
-    from tests import test_run, tiny  # noqa: F401
+    from tests import test_run  # noqa: F401
+    from tests.support import tiny  # noqa: F401
 
 
 if __name__ == "__main__":

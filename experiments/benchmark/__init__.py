@@ -8,7 +8,7 @@ python -m experiments.benchmark conv_autoencoder --epochs 3
 **Training.** Both systems hold the same images in memory and take batches of the same size, each in its own shuffled
 order, with the thread counts that they choose themselves. Ours is `jaxgen.training.slices`, as every experiment calls
 it, on as many devices of the CPU as the experiment takes; PyTorch's is the reference of the parity tests
-(`tests/torch_recipes.py`): a `DataLoader` over float32 tensors and `.item()` at every step, eagerly and with
+(`tests/support/torch_recipes.py`): a `DataLoader` over float32 tensors and `.item()` at every step, eagerly and with
 `torch.compile`. After a warm-up they take turns in one process, A B C A B C … A turn is an epoch, or, where that takes
 long, a slice of one: ours trains for a given time and the others do the same number of steps, each going on where its
 last turn ended. Compilation is not in the figures but has its own columns: what JAX says it took, and by how much

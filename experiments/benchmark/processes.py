@@ -91,7 +91,7 @@ def train_for_memory(system: str, name: str, *shape: str) -> dict[str, Any]:
     else:
         import numpy as np
 
-        from tests.torch_recipes import Training
+        from tests.support.torch_recipes import Training
 
         floats = np.random.default_rng(0).random(size, np.float32)
         Training(name, floats, compile=system == "pytorch_compiled").epoch(10)

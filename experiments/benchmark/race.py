@@ -82,7 +82,7 @@ class PyTorch:
     """The reference's. It goes on where the last call of `train` ended."""
 
     def __init__(self, name: str, floats: np.ndarray, *, compile: bool) -> None:
-        from tests import torch_recipes
+        from tests.support import torch_recipes
 
         self.training = torch_recipes.Training(name, floats, compile=compile)
         self.batches = itertools.chain.from_iterable(itertools.repeat(self.training.loader))

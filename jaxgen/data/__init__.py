@@ -1,103 +1,155 @@
-"""Data by name: `load("digits")` gives images and labels that stay on the device as the bytes they came in."""
+"""Data sets by name: `load("digits")` returns images and labels as NumPy arrays in host memory."""
 
-import logging
+import difflib
+import os
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
-from jaxgen.data import digits, faces, folder, originals, tfds
+from jaxgen.data import arrays, cache, digits, faces, folder, originals, splits, tfds
+from jaxgen.data.images import Images, Size, Target
+from jaxgen.data.report import Report
 from jaxgen.errors import InputError
 
-__all__ = ["NAMES", "Images", "check_same_shape", "load"]
+__all__ = ["NAMES", "Images", "about", "absolute", "check_same_shape", "load"]
 
-NAMES = ("digits", "faces", *originals.COLLECTIONS, "tfds:NAME", "folder:PATH")
-
-_warn = logging.getLogger(__name__).warning
-
-
-class Images(NamedTuple):
-    """A data set on the device."""
-
-    images: jax.Array  # uint8 [N, H, W, C], as the bytes they came in
-    labels: jax.Array  # int32 [N]
-    white: int  # the value that means full intensity: 255; scikit-learn's digits 16
+NAMES = ("digits", "faces", *originals.COLLECTIONS, "tfds:NAME", "folder:PATH", "arrays:FILE.npz")
 
 
 def load(
     name: str,
     split: str = "train",
     *,
-    size: tuple[int, int] | None = None,
+    size: Size | None = None,
     channels: int | None = None,
+    crop: bool = False,
     skip_bad: bool = False,
     test_fraction: float = 0.1,
     split_seed: int = 0,
-    log: Callable[[str], object] = _warn,
+    log: Callable[[str], object] | None = None,
 ) -> Images:
-    """The images of a data set and their classes.
+    """Load one split of a data set.
 
     Args:
         name: one of
-            `digits`, scikit-learn's 8×8 (it has no test split: `test` is the same 1,797 images again);
-            `faces`, drawn by this project, 56×56, all of class 0;
-            `mnist`, `fashion_mnist`, `cifar10`, from files in the cache folder (`JAXGEN_DATA`, or the user's cache)
-            or fetched into it;
-            `tfds:NAME`, of TensorFlow Datasets;
-            `folder:PATH`, PNG, JPEG, WebP and BMP files in `PATH/train/CLASS` and `PATH/test/CLASS` (or `val`), or in
-            `PATH/CLASS` or `PATH`, of which a part is kept for the test.
+
+            - `digits`: scikit-learn's 8×8 digits. They have no test split: `test` is the same 1,797 images again.
+            - `faces`: cartoon faces drawn by this project, 56×56, without labels.
+            - `mnist`, `fashion_mnist`, `cifar10`: from files in the cache folder (`JAXGEN_DATA`, or the user's
+              cache), or fetched into it.
+            - `kmnist`, `qmnist`, `emnist_letters`, `emnist_balanced`, `emnist_digits`, `emnist_mnist`,
+              `emnist_bymerge`, `emnist_byclass`: from files in the cache folder or, but for `qmnist`, as TensorFlow
+              Datasets has prepared them. EMNIST is upright here, and its labels start from 0.
+            - `tfds:NAME`: any image data set of TensorFlow Datasets.
+            - `folder:PATH`: pictures in all formats that Pillow reads, in `PATH/train/CLASS` and `PATH/test/CLASS`
+              (training, testing, val, valid, validation, eval, dev and any case are understood too), or in
+              `PATH/CLASS` or `PATH`, of which a part is held out for testing.
+            - `arrays:FILE.npz`: `images`, uint8 `[N, H, W]`, `[N, H, W, 1]` or `[N, H, W, 3]`, and `labels`,
+              integers `[N]` from 0, if there are any. A part is held out for testing.
         split: `train` or `test`.
-        size: height and width to resize to, by Pillow's antialiased bilinear filter; None leaves them as they are.
-        channels: 1 makes them gray, after resizing; 3 makes them RGB; None leaves them as they are.
-        skip_bad: leave out a folder's unreadable files, and tell `log` of each, instead of refusing the folder.
-        test_fraction: how much of a folder without `train/` is the test split, between 0 and 1.
-        split_seed: which part of it that is.
-        log: told in a line of each file skipped and of each download; by default they are logged as warnings.
+        size: height and width to resize to, with Pillow's antialiased bilinear filter. None keeps the size.
+        channels: 1 converts to gray, after resizing; 3 converts to RGB. None keeps the channels.
+        crop: keep the proportions: resize so that the image covers `size`, then crop its centre. For a square this
+            is torchvision's `Resize` and `CenterCrop`. Otherwise images are squeezed or stretched to `size`.
+        skip_bad: leave out a folder's unreadable files, with a line to `log` for each, instead of refusing them.
+        test_fraction: the part of a folder or file without splits that is held out, between 0 and 1.
+        split_seed: determines which part that is.
+        log: called with a line that summarises what was loaded from folders, files and TensorFlow Datasets, and
+            with a line for each download, for each file that was skipped, and for progress. By default, lines go to
+            the logger `jaxgen.data`.
+
+    Returns:
+        The images, uint8 `[N, H, W, C]`, with labels, white and the names of the classes.
 
     Raises:
-        InputError: a name, split or option that is not known; data that is not there and cannot be fetched; a file
-            that is damaged or not what it should be. The message names it and the way on.
+        InputError: unknown name, split or option; data that are not there and cannot be fetched; a file that is
+            damaged or of the wrong kind. The message names it and the remedy.
     """
-    _check(split, size, channels, test_fraction)
-    kind, _, what = name.partition(":")
-    if name == "digits":
-        pixels = digits.read(size, channels)
-    elif name == "faces":
-        pixels = faces.read(split, size, channels)
-    elif name in originals.COLLECTIONS:
-        pixels = originals.read(name, split, size, channels, log)
-    elif kind == "tfds" and what:
-        pixels = tfds.read(what, split, size, channels, log)
-    elif kind == "folder" and what:
-        pixels = folder.read(
-            what,
-            split,
-            size,
-            channels,
-            skip_bad=skip_bad,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-            log=log,
-        )
-    else:
-        raise InputError(f"there is no data {name!r}: take one of {', '.join(NAMES)}")
-    return Images(jnp.asarray(pixels.images), jnp.asarray(pixels.labels), pixels.white)
+    _check(split, size, channels, crop, test_fraction)
+    division = splits.Division(test_fraction, split_seed)
+    loaded = _read(name, split, Target(size, channels, crop), division, skip_bad, Report(log))
+    return loaded._replace(images=np.require(loaded.images, np.uint8, ["C", "W"]))
+
+
+def absolute(name: str) -> str:
+    """The name of a data set with an absolute path, if it has a path: it means the same from any working directory.
+
+    Raises:
+        InputError: the path starts with a home folder that is not known.
+    """
+    kind, _, path = name.partition(":")
+    if kind not in ("folder", "arrays") or not path:
+        return name
+    return f"{kind}:{cache.expand_user(path, name).absolute()}"
+
+
+def about(name: str, train: Images, held_out: Images | None = None) -> dict[str, object]:
+    """What a data set is, for a run's records: without the folders that it is in.
+
+    Args:
+        name: as `load` took it.
+        train: the training images.
+        held_out: the images that are not trained on, if there are any.
+    """
+    kind, _, path = name.partition(":")
+    count, height, width, channels = train.images.shape
+    return {
+        "name": f"{kind}:{Path(path).name}" if kind in ("folder", "arrays") else name,
+        "images": count,
+        "size": [height, width],
+        "channels": channels,
+        "white": train.white,
+        "classes": list(train.classes),
+        "held_out": 0 if held_out is None else len(held_out.images),
+    }
 
 
 def check_same_shape(train: Images, test: Images) -> None:
-    """Raise InputError where the images of the two splits are not of one shape, as a folder's may be."""
-    sizes = ["×".join(map(str, images.images.shape[1:])) for images in (train, test)]
-    if sizes[0] != sizes[1]:
-        raise InputError(f"the training images are {sizes[0]}, those of the test {sizes[1]}; --size makes them alike")
+    """Raise InputError if the images of the two splits differ in shape, as those of a folder may."""
+    shapes = ["×".join(map(str, images.images.shape[1:])) for images in (train, test)]
+    if shapes[0] != shapes[1]:
+        raise InputError(f"the training images are {shapes[0]}, the test images {shapes[1]}; --size makes them alike")
 
 
-def _check(split: str, size: tuple[int, int] | None, channels: int | None, test_fraction: float) -> None:
+def _read(name: str, split: str, target: Target, division: splits.Division, skip_bad: bool, report: Report) -> Images:
+    kind, _, path = name.partition(":")
+    if name == "digits":
+        return digits.read(target)
+    if name == "faces":
+        return faces.read(split, target)
+    if name in originals.COLLECTIONS:
+        return originals.read(name, split, target, report)
+    if kind == "tfds" and path:
+        return tfds.read(path, split, target, report)
+    if kind == "folder" and path:
+        return folder.read(path, split, target, division=division, skip_bad=skip_bad, report=report)
+    if kind == "arrays" and path:
+        return arrays.read(path, split, target, division, report)
+    raise InputError(f"there is no data set {name!r}: {_suggestion(name)}the data sets are {', '.join(NAMES)}")
+
+
+def _suggestion(name: str) -> str:
+    """What was probably meant by an unknown name."""
+    if os.path.isdir(name):
+        return f"folder:{name} for a folder of images; "
+    if Path(name).suffix == ".npz":
+        return f"arrays:{name} for a file of arrays; "
+    known = [entry for entry in NAMES if ":" not in entry]
+    squeezed = {entry.replace("_", ""): entry for entry in known}
+    plain = "".join(letter for letter in name.lower() if letter.isalnum())
+    close = difflib.get_close_matches(plain, squeezed, n=1)
+    return f"did you mean {squeezed[close[0]]}? " if close else ""
+
+
+def _check(split: str, size: Size | None, channels: int | None, crop: bool, test_fraction: float) -> None:
     if split not in ("train", "test"):
         raise InputError(f"there is no split {split!r}: take train or test")
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise InputError(f"size is a height and a width of at least one pixel, not {size}")
     if channels not in (None, 1, 3):
         raise InputError(f"channels is 1 (gray) or 3 (RGB), not {channels}")
+    if crop and size is None:
+        raise InputError("crop needs a size to crop to: a height and a width")
     if not 0 < test_fraction < 1:
         raise InputError(f"test_fraction is between 0 and 1, not {test_fraction}")

@@ -1,8 +1,8 @@
-"""Where data is kept between runs: the cache folder, and images that were decoded and resized once.
+"""The cache folder, and prepared images that are kept there: decoded and resized once.
 
-An entry is one file: a line of JSON, the bytes of the images, the bytes of the labels, and the SHA-256 of all that.
-It is written beside its place and moved there whole. An entry that is damaged, or was made from something else, is as
-good as none: it is made again.
+An entry is one file: a line of JSON, the bytes of the images, the bytes of the labels, and the SHA-256 of all these.
+It is staged beside its place and moved there once it is complete. An entry that is damaged, or was made from other
+input, is ignored and made again. Where there is no cache folder, or it cannot be written, nothing is kept.
 """
 
 import hashlib
@@ -17,68 +17,111 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgen.data.pixels import Pixels
+from jaxgen.data.images import Images
+from jaxgen.errors import InputError
 
-_FORMAT = 1  # to be raised when the same options come to mean other bytes
+_FORMAT = 2  # to be increased whenever the same options come to mean other bytes
 _DIGEST = hashlib.sha256().digest_size
 
 
 class Prepared(NamedTuple):
-    pixels: Pixels
-    skipped: tuple[str, ...] = ()  # what could not be read, and why: a second run has to tell of it too
+    """Prepared images, with what the caller has to be told about them, also when they come from the cache.
+
+    Attributes:
+        images: the images.
+        skipped: a line for each file that could not be read.
+        distorted: the number of images whose aspect ratio was changed.
+    """
+
+    images: Images
+    skipped: tuple[str, ...] = ()
+    distorted: int = 0
 
 
 def folder() -> Path:
-    """`JAXGEN_DATA`, or else the place that the system has for a user's caches."""
+    """The cache folder: `JAXGEN_DATA`, or jaxgen's folder in the user's cache.
+
+    Raises:
+        InputError: there is no home folder that it could be in.
+    """
     if given := os.environ.get("JAXGEN_DATA"):
-        return Path(given).expanduser()
+        return expand_user(given, "JAXGEN_DATA")
     import pooch
 
-    return Path(pooch.os_cache("jaxgen")).expanduser()
+    return expand_user(str(pooch.os_cache("jaxgen")), "the cache folder", "set JAXGEN_DATA to a folder for data")
+
+
+def expand_user(path: str, name: str, remedy: str = "give the path in full") -> Path:
+    """Replace a leading `~` or `~user`.
+
+    Args:
+        path: a path.
+        name: what the path is, for the error message.
+        remedy: what to do if it fails, for the error message.
+
+    Raises:
+        InputError: there is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no HOME and no such user, as in many containers, or an unknown user
+        raise InputError(f"{name}: the home folder of {path} is not known; {remedy}") from None
 
 
 def fingerprint(*parts: Any) -> str:
-    """One name for all that an entry is made from, Pillow's version included: its resize is part of the data."""
+    """A digest of all that an entry is made from, including Pillow's version, which determines how it resizes."""
     from PIL import __version__ as pillow
 
     return hashlib.sha256(repr((_FORMAT, pillow, *parts)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def remembered(title: str, origin: str, make: Callable[[], Prepared]) -> Prepared:
-    """What `make` returned when it was called for the same `title` and `origin` before; else what it returns now.
+def cached(title: str, origin: str, make: Callable[[], Prepared]) -> Prepared:
+    """Return the entry `title` if it was made from the same `origin`; otherwise call `make` and keep its result.
 
-    A title has one entry: of a folder that changes, only the last state is kept.
+    A title has one entry: of a folder whose content changes, only the last state is kept.
     """
-    path = folder() / "prepared" / title
+    try:
+        path = folder() / "prepared" / title
+    except InputError:
+        return make()
     with suppress(OSError, ValueError):
         return _read(path, origin)
     prepared = make()
-    with suppress(OSError):  # a full or read-only disk costs the next run its quick start, and nothing else
+    with suppress(OSError):  # a full or read-only disk makes the next start slower, and nothing else
         _write(path, origin, prepared)
     return prepared
 
 
 def _read(path: Path, origin: str) -> Prepared:
-    content = path.read_bytes()
-    body = memoryview(content)[:-_DIGEST]
-    if hashlib.sha256(body).digest() != content[-_DIGEST:]:
+    with path.open("rb") as file:
+        line = file.readline()
+        body = np.fromfile(file, np.uint8)  # an array rather than bytes, so that the images in it are writable
+    digest = hashlib.sha256(line)
+    digest.update(body[:-_DIGEST].data)
+    if digest.digest() != body[-_DIGEST:].tobytes():
         raise ValueError("damaged")
-    start = content.index(b"\n") + 1
-    header = json.loads(content[:start])
+    header = json.loads(line)
     if header["origin"] != origin:
-        raise ValueError("made from something else")
-    shape = header["shape"]
-    images = np.frombuffer(body, np.uint8, math.prod(shape), start).reshape(shape)
-    labels = np.frombuffer(body, "<i4", shape[0], start + images.size).astype(np.int32)
-    return Prepared(Pixels(images, labels), tuple(header["skipped"]))
+        raise ValueError("made from other input")
+    size = math.prod(header["shape"])
+    labels = np.frombuffer(body[size:-_DIGEST].tobytes(), "<i4").astype(np.int32)
+    images = Images(body[:size].reshape(header["shape"]), labels, header["white"], tuple(header["classes"]))
+    return Prepared(images, tuple(header["skipped"]), header["distorted"])
 
 
 def _write(path: Path, origin: str, prepared: Prepared) -> None:
-    images, labels, _ = prepared.pixels
-    header = {"origin": origin, "shape": images.shape, "skipped": prepared.skipped}
+    images, labels, white, classes = prepared.images
+    header = {
+        "origin": origin,
+        "shape": images.shape,
+        "white": white,
+        "classes": classes,
+        "skipped": prepared.skipped,
+        "distorted": prepared.distorted,
+    }
     digest = hashlib.sha256()
-    with room(path.parent) as beside:
-        with (beside / path.name).open("wb") as file:
+    with staging_dir(path.parent) as staging:
+        with (staging / path.name).open("wb") as file:
             for part in (
                 json.dumps(header).encode() + b"\n",
                 np.ascontiguousarray(images).data,
@@ -87,12 +130,12 @@ def _write(path: Path, origin: str, prepared: Prepared) -> None:
                 digest.update(part)
                 file.write(part)
             file.write(digest.digest())
-        os.replace(beside / path.name, path)
+        os.replace(staging / path.name, path)
 
 
 @contextmanager
-def room(place: Path) -> Iterator[Path]:
-    """A folder within `place` to work in, gone afterwards. What is moved out of it into `place` appears there whole."""
+def staging_dir(place: Path) -> Iterator[Path]:
+    """A temporary folder inside `place`. A file that is moved from it into `place` appears there complete."""
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=place) as name:
         yield Path(name)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxgen.data.pixels import Pixels, fit
+from jaxgen.data.images import Images, Target, fit
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -58,10 +58,11 @@ class Face(NamedTuple):
     glasses: bool
 
 
-def read(split: str, size: tuple[int, int] | None, channels: int | None) -> Pixels:
-    """504 faces to train on or 10 to test with, gray and 56×56 unless asked otherwise; all are of class 0."""
-    images = [fit(_draw(face, hand), size or SIZE, channels or 1) for face, hand in _people(split)]
-    return Pixels(np.stack(images), np.zeros(len(images), np.int32))
+def read(split: str, target: Target) -> Images:
+    """504 faces to train on or 10 to test with, gray and 56×56 unless asked otherwise. They have no labels."""
+    target = target._replace(size=target.size or SIZE, channels=target.channels or 1)
+    images = [fit(_draw(face, rng), target) for face, rng in _people(split)]
+    return Images(np.stack(images), np.zeros(len(images), np.int32))
 
 
 def _people(split: str) -> Iterator[tuple[Face, np.random.Generator]]:

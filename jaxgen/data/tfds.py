@@ -1,11 +1,10 @@
 """Image data sets of TensorFlow Datasets, `tfds:NAME`, `tfds:NAME/CONFIG` or `tfds:NAME:VERSION`.
 
-One that is prepared is read from its folder alone, without TensorFlow, its own code or a network. Preparing one takes
-TensorFlow and a network; both are looked for first, since TensorFlow Datasets waits for minutes where there is none.
+A prepared data set is read from its folder alone, without TensorFlow, its own code or a network. Preparing one takes
+TensorFlow and a network; both are checked first, since TensorFlow Datasets waits for minutes where there is none.
 """
 
 import os
-from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,28 +13,38 @@ from typing import Any
 import numpy as np
 
 from jaxgen.data import cache, fetch
-from jaxgen.data.pixels import Pixels, fit, flatten, from_array, stack
+from jaxgen.data.images import Images, Target, fit, flatten, from_array, stack
+from jaxgen.data.report import Report, summary
 from jaxgen.errors import InputError
 
 _PACKAGES = ("tensorflow_datasets", "importlib_resources")  # the first imports the second and does not say so
 _SITE = "https://www.tensorflow.org/datasets"  # answers if there is a network
 
 
-def read(
-    name: str, split: str, size: tuple[int, int] | None, channels: int | None, log: Callable[[str], object]
-) -> Pixels:
-    """The images of a split; a data set that has no `test` is tested with its `validation`."""
-    if not all(find_spec(package) for package in _PACKAGES):
+def read(name: str, split: str, target: Target, report: Report) -> Images:
+    """The images of a split. For a data set without a `test` split, that is its `validation`."""
+    if not _installed():
         raise InputError(f"tfds:{name} takes TensorFlow Datasets: pip install 'jaxgen[tfds]'")
-    place = _prepared(name) or _prepare(name, log)
-    title = f"tfds-{cache.fingerprint(place.resolve(), split, size, channels)[:32]}"
+    place = _prepared(name) or _prepare(name, report)
+    title = f"tfds-{cache.fingerprint(place.resolve(), split, target)[:32]}"
     states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(place.iterdir())]
-    make = partial(_decode, name, place, split, size, channels)
-    return cache.remembered(title, cache.fingerprint(states), make).pixels
+    make = partial(_decode, name, place, split, target, report)
+    prepared = cache.cached(title, cache.fingerprint(states), make)
+    report.inform(summary(f"tfds:{name}", split, prepared.images, target, prepared.distorted))
+    return prepared.images
+
+
+def is_prepared(name: str) -> bool:
+    """Whether a data set can be read without preparing it."""
+    return _installed() and _prepared(name) is not None
+
+
+def _installed() -> bool:
+    return all(find_spec(package) for package in _PACKAGES)
 
 
 def _prepared(name: str) -> Path | None:
-    """The folder of a prepared data set, TFDS_DATA_DIR/NAME[/CONFIG]/VERSION, of several versions the latest."""
+    """The folder of a prepared data set, TFDS_DATA_DIR/NAME[/CONFIG]/VERSION; of several versions, the latest."""
     path, _, version = name.partition(":")
     home = _home() / path
     places = [info.parent for pattern in ("*", "*/*") for info in home.glob(f"{pattern}/dataset_info.json")]
@@ -47,17 +56,18 @@ def _prepared(name: str) -> Path | None:
 
 
 def _home() -> Path:
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    given = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return cache.expand_user(given, "the folder of TensorFlow Datasets", "set TFDS_DATA_DIR")
 
 
 def _number(place: Path) -> tuple[int, ...]:
-    """A version as numbers; () for a folder that is none, an unfinished one for example."""
+    """A version as numbers; () for a folder that is not a version, for example an unfinished one."""
     parts = place.name.split(".")
     return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()
 
 
-def _prepare(name: str, log: Callable[[str], object]) -> Path:
-    """Has TensorFlow Datasets download and prepare a data set, once it is sure that this can succeed."""
+def _prepare(name: str, report: Report) -> Path:
+    """Let TensorFlow Datasets download and prepare a data set, after checking that this can succeed."""
     if find_spec("tensorflow") is None:
         raise InputError(
             f"tfds:{name} is not prepared in {_home()}, which takes TensorFlow, this once: pip install tensorflow-cpu"
@@ -66,7 +76,7 @@ def _prepare(name: str, log: Callable[[str], object]) -> Path:
         raise InputError(f"tfds:{name} is not prepared in {_home()} and there is no network: {_SITE} does not answer")
     import tensorflow_datasets as tfds
 
-    log(f"tfds:{name}: TensorFlow Datasets fetches and prepares it in {_home()}")
+    report.warn(f"tfds:{name}: TensorFlow Datasets fetches and prepares it in {_home()}")
     try:
         builder = tfds.builder(name, data_dir=_home(), file_format="array_record")
         builder.download_and_prepare()
@@ -75,22 +85,26 @@ def _prepare(name: str, log: Callable[[str], object]) -> Path:
     return Path(builder.data_dir)
 
 
-def _decode(name: str, place: Path, split: str, size: tuple[int, int] | None, channels: int | None) -> cache.Prepared:
+def _decode(name: str, place: Path, split: str, target: Target, report: Report) -> cache.Prepared:
     import tensorflow_datasets as tfds
 
-    images, labels = [], []
+    images, labels, distorted = [], [], 0
     try:
         builder = tfds.builder_from_directory(place)
         image_key, label_key = _keys(name, builder.info.features)
         _check_format(name, builder.info.file_format, place)
-        for example in builder.as_data_source(_split(name, split, list(builder.info.splits))):
-            images.append(fit(flatten(from_array(example[image_key])), size, channels))
+        examples = builder.as_data_source(_split(name, split, list(builder.info.splits)))
+        for example in report.progress(examples, f"tfds:{name}: decoding"):
+            picture = flatten(from_array(example[image_key]))
+            distorted += target.distorts(picture.height, picture.width)
+            images.append(fit(picture, target))
             labels.append(int(example[label_key]) if label_key else 0)
+        classes = tuple(builder.info.features[label_key].names) if label_key else ()
     except InputError:
         raise
     except Exception as error:  # a file that is damaged or missing
         raise InputError(f"tfds:{name} cannot be read from {place}: {error}") from error
-    return cache.Prepared(Pixels(stack(images), np.array(labels, np.int32)))
+    return cache.Prepared(Images(stack(images), np.array(labels, np.int32), classes=classes), distorted=distorted)
 
 
 def _check_format(name: str, file_format: Any, place: Path) -> None:
@@ -102,7 +116,7 @@ def _check_format(name: str, file_format: Any, place: Path) -> None:
 
 
 def _keys(name: str, features: Any) -> tuple[str, str | None]:
-    """What the data set calls its image, and its class if it has one."""
+    """The names of the features that are the image and, if there is one, the class."""
     from tensorflow_datasets import features as kinds
 
     def of_kind(kind: type, usual_name: str) -> list[str]:
@@ -116,8 +130,8 @@ def _keys(name: str, features: Any) -> tuple[str, str | None]:
     return images[0], labels[0] if labels else None
 
 
-def _split(name: str, split: str, there: list[str]) -> str:
+def _split(name: str, split: str, available: list[str]) -> str:
     for candidate in (split, *(["validation"] if split == "test" else [])):
-        if candidate in there:
+        if candidate in available:
             return candidate
-    raise InputError(f"tfds:{name} has no split {split!r}: it has {', '.join(there)}")
+    raise InputError(f"tfds:{name} has no split {split!r}: it has {', '.join(available)}")

@@ -1,17 +1,18 @@
 """A convolutional autoencoder for small colour images; its encoder and its decoder can be anybody's."""
 
 from functools import partial
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.layers import Conv, ConvTranspose, MaxPool, in_batches, initial
+from jaxgen.from_loss import Noise, State, recipe_from_loss
+from jaxgen.layers import Conv, ConvTranspose, MaxPool, in_batches
 from jaxgen.losses import mean_squared_error
-from jaxgen.parallel import mean_over_shards
-from jaxgen.training import Metrics, PyTree, Recipe, descend
+from jaxgen.training import Metrics, PyTree, Recipe
+
+__all__ = ["ConvAutoencoder", "Decoder", "Encoder", "Noise", "State", "evaluate", "recipe", "reconstruct"]
 
 
 class Encoder(nn.Module):
@@ -55,38 +56,25 @@ class ConvAutoencoder(nn.Module):
         return reconstructions
 
 
-class State(NamedTuple):
-    variables: PyTree
-    optimizer: optax.OptState
-
-
-class Noise(NamedTuple):
-    """Nothing here is random."""
-
-
 def recipe(module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None) -> Recipe:
-    """Reconstruct images `[B, H, W, C]` in [0, 1] by the mean squared error. Metric: `loss`.
+    """Reconstruct images by the mean squared error.
 
-    The defaults are `ConvAutoencoder()` and Adam at 1e-3.
+    Batches are images `[B, H, W, C]` in [0, 1]. Metric: `loss`.
+
+    Args:
+        module: The network; `ConvAutoencoder()` by default.
+        optimizer: Adam with learning rate 1e-3 by default.
+
+    Returns:
+        The recipe. Its `init` raises `ValueError` for a module that keeps more than parameters.
     """
     module = module or ConvAutoencoder()
-    optimizer = optimizer or optax.adam(1e-3)
 
-    def init(key: jax.Array, weights: PyTree = None) -> State:
-        variables = jax.tree.map(jnp.array, weights or initial(module, key))
-        if others := variables.keys() - {"params"}:
-            raise ValueError(f"the module keeps {', '.join(sorted(others))}; this recipe trains parameters only")
-        return State(variables, optimizer.init(variables["params"]))
+    def loss(variables: PyTree, images: jax.Array, noise: Noise) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
+        error = mean_squared_error(module.apply(variables, images), images)
+        return error, ({"loss": (error, jnp.ones_like(error))}, {})
 
-    def update(state: State, batch: jax.Array, noise: Noise) -> tuple[State, Metrics]:
-        def error(params: PyTree) -> jax.Array:
-            return mean_squared_error(module.apply({"params": params}, batch), batch)
-
-        loss, gradient = mean_over_shards(jax.value_and_grad(error)(state.variables["params"]))
-        params, optimizer_state = descend(optimizer, gradient, state.optimizer, state.variables["params"])
-        return State({"params": params}, optimizer_state), {"loss": (loss, jnp.ones_like(loss))}
-
-    return Recipe(init, lambda key, batch_size: Noise(), update, lambda state: state.variables)
+    return recipe_from_loss(module, optimizer or optax.adam(1e-3), loss)
 
 
 @partial(jax.jit, static_argnums=0)

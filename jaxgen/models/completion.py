@@ -1,17 +1,18 @@
 """Completing an image from its top half: an LSTM or a GRU that reads rows and predicts the next."""
 
 from functools import partial
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.layers import GRU, LSTM, Linear, initial
+from jaxgen.from_loss import Noise, State, recipe_from_loss
+from jaxgen.layers import GRU, LSTM, Linear
 from jaxgen.losses import mean_squared_error
-from jaxgen.parallel import mean_over_shards
-from jaxgen.training import Metrics, PyTree, Recipe, Source, descend
+from jaxgen.training import Metrics, PyTree, Recipe, Source
+
+__all__ = ["Noise", "RowCompleter", "State", "complete", "recipe", "windows"]
 
 CELLS: dict[str, type[LSTM] | type[GRU]] = {"lstm": LSTM, "gru": GRU}
 
@@ -33,41 +34,31 @@ class RowCompleter(nn.Module):
         return Linear(self.width, name="fc")(outputs[:, -1])
 
 
-class State(NamedTuple):
-    variables: PyTree
-    optimizer: optax.OptState
-
-
-class Noise(NamedTuple):
-    """Nothing here is random."""
-
-
 def recipe(
     cell: str = "lstm", module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None
 ) -> Recipe:
-    """Predict row j + T from rows j … j + T − 1, by the mean squared error.
+    """Predict the next row of an image from the rows above it, by the mean squared error.
 
-    Batches are `(windows [B, T, width], targets [B, width])`, in [0, 1]. Metric: `loss`. The defaults are the recipe's
-    network with this cell, "lstm" or "gru", and Adam at 1e-3.
+    Batches are `(windows [B, T, width], targets [B, width])`, in [0, 1]. Metric: `loss`.
+
+    Args:
+        cell: "lstm" or "gru".
+        module: The network; `RowCompleter(cell)` by default.
+        optimizer: Adam with learning rate 1e-3 by default.
+
+    Returns:
+        The recipe.
     """
     module = module or RowCompleter(cell)
-    optimizer = optimizer or optax.adam(1e-3)
 
-    def init(key: jax.Array, weights: PyTree = None) -> State:
-        variables = jax.tree.map(jnp.array, weights or initial(module, key))
-        return State(variables, optimizer.init(variables["params"]))
-
-    def update(state: State, batch: tuple[jax.Array, jax.Array], noise: Noise) -> tuple[State, Metrics]:
+    def loss(
+        variables: PyTree, batch: tuple[jax.Array, jax.Array], noise: Noise
+    ) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
         windows, targets = batch
+        error = mean_squared_error(module.apply(variables, windows), targets)
+        return error, ({"loss": (error, jnp.ones_like(error))}, {})
 
-        def error(params: PyTree) -> jax.Array:
-            return mean_squared_error(module.apply({"params": params}, windows), targets)
-
-        loss, gradient = mean_over_shards(jax.value_and_grad(error)(state.variables["params"]))
-        params, optimizer_state = descend(optimizer, gradient, state.optimizer, state.variables["params"])
-        return State({"params": params}, optimizer_state), {"loss": (loss, jnp.ones_like(loss))}
-
-    return Recipe(init, lambda key, batch_size: Noise(), update, lambda state: state.variables)
+    return recipe_from_loss(module, optimizer or optax.adam(1e-3), loss)
 
 
 def windows(images: jax.Array, length: int, *, white: int = 255) -> Source:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, flatten, in_batches, initial, normal, unflatten
+from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, flatten, in_batches, init_variables, normal, unflatten
 from jaxgen.losses import binary_cross_entropy
 from jaxgen.parallel import mean_over_shards, shards
 from jaxgen.training import Metrics, Recipe, descend
@@ -76,10 +76,7 @@ class DigitsDiscriminator(nn.Module):
         return Conv(1, 3, name="conv_3")(x).reshape(-1)  # [B, 1, 1, 1] -> [B]
 
 
-narrow = {"weight_init": normal(0.02), "bias_init": nn.initializers.zeros}
-NarrowLinear = partial(Linear, **narrow)
-NarrowConv = partial(Conv, **narrow)
-NarrowConvTranspose = partial(ConvTranspose, **narrow)
+dcgan_init: dict[str, Any] = {"weight_init": normal(0.02), "bias_init": nn.initializers.zeros}
 
 
 class MnistGenerator(nn.Module):
@@ -97,14 +94,14 @@ class MnistGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
-        x = NarrowLinear(1024, name="fc.0")(z)
+        x = Linear(1024, **dcgan_init, name="fc.0")(z)
         x = nn.relu(BatchNorm(name="fc.1")(x, train))
-        x = NarrowLinear(128 * 7 * 7, name="fc.3")(x)
+        x = Linear(128 * 7 * 7, **dcgan_init, name="fc.3")(x)
         x = nn.relu(BatchNorm(name="fc.4")(x, train))
         x = unflatten(x, 7, 7)  # [B, 7, 7, 128]
-        x = NarrowConvTranspose(64, 4, stride=2, padding=1, name="deconv.0")(x)
+        x = ConvTranspose(64, 4, stride=2, padding=1, **dcgan_init, name="deconv.0")(x)
         x = nn.relu(BatchNorm(name="deconv.1")(x, train))  # [B, 14, 14, 64]
-        return nn.sigmoid(NarrowConvTranspose(1, 4, stride=2, padding=1, name="deconv.3")(x))
+        return nn.sigmoid(ConvTranspose(1, 4, stride=2, padding=1, **dcgan_init, name="deconv.3")(x))
 
 
 class MnistDiscriminator(nn.Module):
@@ -114,12 +111,12 @@ class MnistDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        x = leaky_relu(NarrowConv(64, 4, stride=2, padding=1, name="conv.0")(x))  # [B, 14, 14, 64]
-        x = NarrowConv(128, 4, stride=2, padding=1, name="conv.2")(x)
+        x = leaky_relu(Conv(64, 4, stride=2, padding=1, **dcgan_init, name="conv.0")(x))  # [B, 14, 14, 64]
+        x = Conv(128, 4, stride=2, padding=1, **dcgan_init, name="conv.2")(x)
         x = leaky_relu(BatchNorm(name="conv.3")(x, train))  # [B, 7, 7, 128]
-        x = NarrowLinear(1024, name="fc.0")(flatten(x))
+        x = Linear(1024, **dcgan_init, name="fc.0")(flatten(x))
         x = leaky_relu(BatchNorm(name="fc.1")(x, train))
-        return NarrowLinear(1, name="fc.3")(x).reshape(-1)
+        return Linear(1, **dcgan_init, name="fc.3")(x).reshape(-1)
 
 
 def digits_recipe(
@@ -147,24 +144,24 @@ def digits_recipe(
         z = generator.prior(key, 3 * batch_size)
         return Noise(z[:batch_size], z[batch_size:])
 
-    def judge(params: Variables, images: jax.Array, target: float) -> tuple[jax.Array, jax.Array]:
+    def discriminator_loss(params: Variables, images: jax.Array, target: float) -> tuple[jax.Array, jax.Array]:
         logits = discriminator.apply({"params": params}, images)
         right = (jax.nn.sigmoid(logits) < 0.5) == (target < 0.5)  # 0.5 itself counts as real
         return binary_cross_entropy(logits, target), right.sum(dtype=logits.dtype) * shards()
 
-    def fool(params: Variables, judge_params: Variables, z: jax.Array) -> jax.Array:
-        return judge(judge_params, generator.apply({"params": params}, z), 1.0)[0]
+    def generator_loss(params: Variables, discriminator_params: Variables, z: jax.Array) -> jax.Array:
+        return discriminator_loss(discriminator_params, generator.apply({"params": params}, z), 1.0)[0]
 
     def update(state: State, batch: jax.Array, noise: Noise) -> tuple[State, Metrics]:
         g, d = state.generator["params"], state.discriminator["params"]
         learn = partial(descend, discriminator_optimizer)
-        judged = jax.value_and_grad(judge, has_aux=True)
+        judged = jax.value_and_grad(discriminator_loss, has_aux=True)
         fake = generator.apply({"params": g}, noise.z_discriminator)
         (error_fake, right_fake), gradient = mean_over_shards(judged(d, fake, 0.0))
         d, d_optimizer = learn(gradient, state.discriminator_optimizer, d)
         (error_real, right_real), gradient = mean_over_shards(judged(d, batch, 1.0))
         d, d_optimizer = learn(gradient, d_optimizer, d)
-        gradient = mean_over_shards(jax.grad(fool)(g, d, noise.z_generator))
+        gradient = mean_over_shards(jax.grad(generator_loss)(g, d, noise.z_generator))
         g, g_optimizer = descend(generator_optimizer, gradient, state.generator_optimizer, g)
 
         one, count = jnp.ones_like(error_fake), jnp.full_like(error_fake, batch.shape[0] * shards())
@@ -209,12 +206,14 @@ def mnist_recipe(
         output, moved = network.apply(variables, x, True, mutable=["batch_stats"])
         return output, {**variables, **moved}
 
-    def judge(params: Variables, d: Variables, real: jax.Array, fake: jax.Array) -> tuple[jax.Array, Variables]:
+    def discriminator_loss(
+        params: Variables, d: Variables, real: jax.Array, fake: jax.Array
+    ) -> tuple[jax.Array, Variables]:
         logits_real, d = run(discriminator, {**d, "params": params}, real)
         logits_fake, d = run(discriminator, d, fake)
         return binary_cross_entropy(logits_real, 1.0) + binary_cross_entropy(logits_fake, 0.0), d
 
-    def fool(
+    def generator_loss(
         params: Variables, g: Variables, d: Variables, z: jax.Array
     ) -> tuple[jax.Array, tuple[Variables, Variables]]:
         fake, g = run(generator, {**g, "params": params}, z)
@@ -224,11 +223,13 @@ def mnist_recipe(
     def update(state: State, batch: jax.Array, noise: Noise) -> tuple[State, Metrics]:
         g, d = state.generator, state.discriminator
         fake, g = run(generator, g, noise.z_discriminator)
-        (loss_d, d), gradient = jax.value_and_grad(judge, has_aux=True)(d["params"], d, batch, fake)
+        (loss_d, d), gradient = jax.value_and_grad(discriminator_loss, has_aux=True)(d["params"], d, batch, fake)
         loss_d, gradient = mean_over_shards((loss_d, gradient))
         params, d_optimizer = descend(discriminator_optimizer, gradient, state.discriminator_optimizer, d["params"])
         d = {**d, "params": params}
-        (loss_g, (g, d)), gradient = jax.value_and_grad(fool, has_aux=True)(g["params"], g, d, noise.z_generator)
+        (loss_g, (g, d)), gradient = jax.value_and_grad(generator_loss, has_aux=True)(
+            g["params"], g, d, noise.z_generator
+        )
         loss_g, gradient = mean_over_shards((loss_g, gradient))
         params, g_optimizer = descend(generator_optimizer, gradient, state.generator_optimizer, g["params"])
         g = {**g, "params": params}
@@ -254,8 +255,8 @@ def initializer(
         if weights is None:
             generator_key, discriminator_key = jax.random.split(key)
             weights = {
-                "generator": initial(generator, generator_key),
-                "discriminator": initial(discriminator, discriminator_key),
+                "generator": init_variables(generator, generator_key),
+                "discriminator": init_variables(discriminator, discriminator_key),
             }
         g, d = (jax.tree.map(jnp.array, weights[name]) for name in ("generator", "discriminator"))
         return State(g, d, generator_optimizer.init(g["params"]), discriminator_optimizer.init(d["params"]))

@@ -14,10 +14,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, MaxPool, in_batches, initial
+from jaxgen.from_loss import State, recipe_from_loss
+from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, MaxPool, in_batches
 from jaxgen.losses import bernoulli_cross_entropy, gaussian_kl
-from jaxgen.parallel import mean_over_shards, shards
-from jaxgen.training import Metrics, PyTree, Recipe, descend
+from jaxgen.parallel import shards
+from jaxgen.training import Metrics, PyTree, Recipe
+
+__all__ = ["ConvVAE", "Noise", "Output", "State", "decode", "elbo_terms", "encode", "evaluate", "morph", "recipe"]
 
 
 class Output(NamedTuple):
@@ -27,7 +30,7 @@ class Output(NamedTuple):
     reconstruction: jax.Array  # [B, 32, 32, 1], in (0, 1)
 
 
-class Normalised(nn.Module):
+class ConvBNAct(nn.Module):
     """A layer, batch norm and an activation, under the names that `torch.nn.Sequential` gives them."""
 
     layer: Callable[..., nn.Module]
@@ -56,18 +59,18 @@ class ConvVAE(nn.Module):
     input_shape: ClassVar[tuple[int, int, int]] = (32, 32, 1)
 
     def setup(self) -> None:
-        self.conv1 = Normalised(partial(Conv, 64, 3, padding=1))
-        self.conv2 = Normalised(partial(Conv, 128, 3, padding=1))
-        self.conv3 = Normalised(partial(Conv, 256, 3, padding=1))
-        self.conv4 = Normalised(partial(Conv, 512, 4))
+        self.conv1 = ConvBNAct(partial(Conv, 64, 3, padding=1))
+        self.conv2 = ConvBNAct(partial(Conv, 128, 3, padding=1))
+        self.conv3 = ConvBNAct(partial(Conv, 256, 3, padding=1))
+        self.conv4 = ConvBNAct(partial(Conv, 512, 4))
         self.pool = MaxPool(2)
         self.mean = Head(self.latent)
         self.var = Head(self.latent)  # log σ²; the name is the tutorial's
-        self.decoder = Normalised(partial(Linear, 512))
-        self.convTrans1 = Normalised(partial(ConvTranspose, 256, 4, stride=2))
-        self.convTrans2 = Normalised(partial(ConvTranspose, 128, 4, stride=2, padding=1))
-        self.convTrans3 = Normalised(partial(ConvTranspose, 64, 4, stride=2, padding=1))
-        self.convTrans4 = Normalised(partial(ConvTranspose, 1, 4, stride=2, padding=1), nn.sigmoid)
+        self.decoder = ConvBNAct(partial(Linear, 512))
+        self.convTrans1 = ConvBNAct(partial(ConvTranspose, 256, 4, stride=2))
+        self.convTrans2 = ConvBNAct(partial(ConvTranspose, 128, 4, stride=2, padding=1))
+        self.convTrans3 = ConvBNAct(partial(ConvTranspose, 64, 4, stride=2, padding=1))
+        self.convTrans4 = ConvBNAct(partial(ConvTranspose, 1, 4, stride=2, padding=1), nn.sigmoid)
 
     def __call__(self, images: jax.Array, epsilon: jax.Array | None = None, train: bool = False) -> Output:
         mean, log_variance = self.encode(images, train)
@@ -91,54 +94,63 @@ class ConvVAE(nn.Module):
         return self.convTrans4(x, train)
 
 
-class State(NamedTuple):
-    variables: PyTree  # {"params": …, "batch_stats": …}
-    optimizer: optax.OptState
-
-
 class Noise(NamedTuple):
+    """The random numbers of one step."""
+
     epsilon: jax.Array  # [B, latent], normal(0, 1)
 
 
 def recipe(
     latent: int = 2, module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None
 ) -> Recipe:
-    """Minus the evidence lower bound of images `[B, 32, 32, 1]` in [0, 1], summed over the batch and all pixels.
+    """Minimise the negative evidence lower bound, summed over the batch and all pixels.
 
-    Metrics, in nats an image: `loss`, and its two terms `reconstruction` and `kl`. The defaults are `ConvVAE(latent)`
-    and Adam at 1e-3 with PyTorch's `weight_decay` of 1e-5: added to the gradient of every parameter before the moments,
-    which is not AdamW. A module of one's own says by `module.latent` how much noise it takes.
+    Batches are images `[B, 32, 32, 1]` in [0, 1]. Metrics, in nats an image: `loss`, and its two terms
+    `reconstruction` and `kl`.
+
+    Args:
+        latent: Dimensions of the latent space.
+        module: The network; `ConvVAE(latent)` by default. A module of one's own has the attribute `latent`.
+        optimizer: By default Adam with learning rate 1e-3 and PyTorch's `weight_decay` of 1e-5, which is added to the
+            gradient of every parameter before the moments (that is not AdamW).
+
+    Returns:
+        The recipe.
     """
     module = module or ConvVAE(latent)
     optimizer = optimizer or optax.chain(optax.add_decayed_weights(1e-5), optax.adam(1e-3))
 
-    def init(key: jax.Array, weights: PyTree = None) -> State:
-        variables = jax.tree.map(jnp.array, weights or initial(module, key))
-        return State(variables, optimizer.init(variables["params"]))
-
     def noise(key: jax.Array, batch_size: int) -> Noise:
         return Noise(jax.random.normal(key, (batch_size, module.latent)))
 
-    def update(state: State, batch: jax.Array, noise: Noise) -> tuple[State, Metrics]:
-        def bound(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, PyTree]]:
-            variables = {**state.variables, "params": params}
-            output, moved = module.apply(variables, batch, noise.epsilon, True, mutable=["batch_stats"])
-            reconstruction, kl = (shards() * term for term in terms(output, batch))
-            return reconstruction + kl, (reconstruction, kl, moved)
+    def negative_elbo(variables: PyTree, images: jax.Array, noise: Noise) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
+        output, updated = module.apply(variables, images, noise.epsilon, True, mutable=["batch_stats"])
+        reconstruction, kl = (shards() * term for term in elbo_terms(output, images))
+        loss = reconstruction + kl
+        count = jnp.full_like(loss, images.shape[0] * shards())
+        metrics = {"loss": (loss, count), "reconstruction": (reconstruction, count), "kl": (kl, count)}
+        return loss, (metrics, updated)
 
-        params = state.variables["params"]
-        (loss, (reconstruction, kl, moved)), gradient = jax.value_and_grad(bound, has_aux=True)(params)
-        loss, reconstruction, kl, gradient = mean_over_shards((loss, reconstruction, kl, gradient))
-        params, optimizer_state = descend(optimizer, gradient, state.optimizer, params)
-        images = jnp.full_like(loss, batch.shape[0] * shards())
-        metrics = {"loss": (loss, images), "reconstruction": (reconstruction, images), "kl": (kl, images)}
-        return State({"params": params, **moved}, optimizer_state), metrics
+    return recipe_from_loss(
+        module,
+        optimizer,
+        negative_elbo,
+        noise=noise,
+        mutable=("batch_stats",),
+        smallest_batch=2,  # batch norm needs two
+    )
 
-    return Recipe(init, noise, update, lambda state: state.variables, smallest_batch=2)  # batch norm needs two
 
+def elbo_terms(output: Output, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The two terms of the negative evidence lower bound, in nats, summed over the batch.
 
-def terms(output: Output, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The loss's two terms, in nats summed over the batch: reconstruction, and KL divergence from the prior."""
+    Args:
+        output: What the network returns for `images`.
+        images: `[B, 32, 32, 1]` in [0, 1].
+
+    Returns:
+        The reconstruction's cross-entropy, and the KL divergence of the latent codes from their prior.
+    """
     return bernoulli_cross_entropy(output.reconstruction, images), gaussian_kl(output.mean, output.log_variance)
 
 
@@ -147,7 +159,7 @@ def evaluate(module: nn.Module, variables: PyTree, images: jax.Array, epsilon: j
     """The loss and its terms in evaluation mode, in nats an image; images `[N, 32, 32, 1]`, epsilon `[N, latent]`."""
 
     def of_each(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        return jax.vmap(terms)(module.apply(variables, *pair), pair[0])
+        return jax.vmap(elbo_terms)(module.apply(variables, *pair), pair[0])
 
     each = in_batches(of_each, (images, epsilon), BATCH)
     reconstruction, kl = (term.mean() for term in each)

@@ -1,4 +1,4 @@
-"""The five recipes in PyTorch: what the parity tests compare with, and what `experiments/benchmark.py` races against.
+"""The five recipes in PyTorch: what the parity tests compare with, and what `experiments.benchmark` races against.
 
 Modules bear the published tutorials' state_dict names and take PyTorch's layout (images [B, C, H, W]). A step is a
 function of everything it uses: the networks, the optimisers, the batch and the noise. So the JAX side can replay it.

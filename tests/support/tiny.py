@@ -1,35 +1,33 @@
-"""The smallest experiment: an average of 22 points, learnt with noise. What all experiments share is tested on it."""
+"""The smallest experiment: an average of 22 points, learned with noise. What all experiments share is tested on it."""
 
-import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from pydantic import Field
 
-from jaxgen import pictures, run, training
-from jaxgen.command import command
-from jaxgen.config import Config as BaseConfig
-from jaxgen.config import Count, Free, Positive
+from jaxgen import pictures, runs
 from jaxgen.parallel import mean_over_shards
-from jaxgen.training import Recipe, descend
+from jaxgen.training import Recipe, as_source, descend
 
 
-@dataclasses.dataclass(frozen=True)
-class Config(BaseConfig):
-    epochs: Free[Count] = 6
+class Config(runs.Config):
+    epochs: runs.Resumable[runs.Count] = 6
     """Passes over the points."""
-    batch_size: Count = 4
+    batch_size: runs.Count = 4
     """Points a step."""
-    learning_rate: Positive = 0.1
+    learning_rate: runs.Positive = 0.1
     """Adam's."""
-    sample_every: Count = 2
+    sample_every: runs.Count = 2
     """Epochs from one picture to the next."""
-    kind: tuple[str, ...] = ("a", "b")
+    kind: runs.Several[str] = ("a", "b")
     """A setting with several values."""
-    limit: Count | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
     """A setting that may be none."""
+    size: runs.Size | None = (8, 8)
+    """A setting of two numbers, or one for both."""
 
     cpu_devices: ClassVar[int] = 2
 
@@ -67,19 +65,20 @@ def points() -> np.ndarray:
 NOTES = {"the error is below 0.4": lambda metrics: metrics["loss"] < 0.4}
 
 
-def main(config: Config, data: np.ndarray | None = None) -> tuple[State, run.History]:
+@runs.experiment
+def main(config: Config, data: np.ndarray | None = None) -> runs.Outcome:
     """Learn the average of 22 points."""
-    with run.start(config, training.as_source(points() if data is None else data)) as this_run:
+    with runs.start(config, as_source(points() if data is None else data)) as run:
 
         def draw(epoch: int, state: State) -> None:
-            noise = jax.random.uniform(this_run.key("samples", epoch), (4, 8, 8, 1))
-            this_run.picture(f"mean_{epoch:03d}", pictures.grid(state.variables["params"]["mean"] + noise, 2))
+            noise = jax.random.uniform(run.key("samples", epoch), (4, 8, 8, 1))
+            run.picture("mean", pictures.grid(state.variables["params"]["mean"] + noise, 2))
 
-        state, history = this_run.fit(recipe(config), [(config.sample_every, draw)], best="loss", notes=NOTES)
-        this_run.animation("learning", this_run.frames("mean"))
-        this_run.picture("loss", pictures.curves(history, ["loss"], "error"))
-        return state, history
+        _, history = run.fit(recipe(config), [(config.sample_every, draw)], best="loss", notes=NOTES)
+        run.animation("learning", lambda: run.frames("mean"))
+        run.picture("loss", lambda: pictures.curves(history, ["loss"], "error"))
+    return run.outcome
 
 
 if __name__ == "__main__":
-    command(main, Config)
+    runs.command(main, Config)

@@ -1,0 +1,157 @@
+"""Compiled programs: reused within a process, and kept on disk for the next one."""
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.extend.core import ClosedJaxpr
+
+_MOST_PROGRAMS = 64  # that are kept in memory
+_LARGEST_CONSTANTS = 1 << 20  # bytes; a program that embeds more is not kept
+_LARGEST_DISK_CACHE = 2 << 30  # bytes
+
+_programs: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def compiled(function: jax.stages.Wrapped, *arguments: Any) -> Callable[..., Any]:
+    """The program for these arguments, compiled only if an equal one was not compiled before in this process.
+
+    Programs are equal if their StableHLO, their argument and result structures and their devices are. So functions
+    that are made anew but compute the same, such as the closures of a recipe that is built twice, share a program.
+
+    A program that embeds large arrays or Python callbacks belongs to the objects that it closes over: it is compiled
+    but not kept here.
+
+    Args:
+        function: the result of `jax.jit`.
+        arguments: arrays, or `jax.ShapeDtypeStruct`s, as the program will be called with.
+    """
+    if jax.config.jax_disable_jit:
+        return function
+    traced = function.trace(*arguments)
+    lowered = traced.lower()
+    if not _is_shareable(traced.jaxpr):
+        return lowered.compile()
+    key = (
+        hashlib.sha256(lowered.as_text().encode()).digest(),
+        str(jax.tree.leaves(lowered.args_info)),
+        lowered.in_tree,
+        lowered.out_tree,
+        tuple(str(leaf.sharding) for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.Array)),
+        str(jax.config.jax_default_device),
+    )
+    with _lock:
+        if key in _programs:
+            _programs.move_to_end(key)
+            return _programs[key]
+    program = lowered.compile()
+    with _lock:
+        _programs[key] = program
+        while len(_programs) > _MOST_PROGRAMS:
+            _programs.popitem(last=False)
+    return program
+
+
+def _is_shareable(traced: ClosedJaxpr) -> bool:
+    """Whether a program embeds neither large arrays nor Python callbacks."""
+    size = 0
+    for jaxpr in _nested(traced):
+        size += sum(getattr(constant, "nbytes", 0) for constant in jaxpr.consts)
+        if size > _LARGEST_CONSTANTS or any("callback" in equation.primitive.name for equation in jaxpr.jaxpr.eqns):
+            return False
+    return True
+
+
+def _nested(traced: ClosedJaxpr) -> Iterator[ClosedJaxpr]:
+    """A jaxpr and all those in its equations' parameters."""
+    yield traced
+    for equation in traced.jaxpr.eqns:
+        for value in equation.params.values():
+            for part in value if isinstance(value, tuple | list) else (value,):
+                if isinstance(part, ClosedJaxpr):
+                    yield from _nested(part)
+                elif hasattr(part, "eqns"):  # an open jaxpr, which has no constants of its own
+                    yield from _nested(ClosedJaxpr(part, ()))
+
+
+class _DiskCache:
+    """Whether JAX's persistent cache is on on our behalf, for how many users, and what to restore."""
+
+    users = 0
+    before: dict[str, Any] = {}  # noqa: RUF012
+
+
+@contextlib.contextmanager
+def disk_cache() -> Iterator[None]:
+    """Keep compiled programs in the user's cache folder while this lasts.
+
+    The folder is `jaxgen/compiled` in `XDG_CACHE_HOME` or `~/.cache`, readable by the user alone, since its entries are
+    code; the least recently used ones beyond 2 GiB are removed. A folder that the user has chosen, as by
+    `JAX_COMPILATION_CACHE_DIR`, is used as it is. Where no folder can be made, nothing is kept.
+    """
+    with _lock:
+        if _DiskCache.users == 0:
+            _DiskCache.before = _enable_disk_cache()
+        _DiskCache.users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _DiskCache.users -= 1
+            if _DiskCache.users == 0:
+                _set_disk_cache(_DiskCache.before)
+
+
+def _enable_disk_cache() -> dict[str, Any]:
+    """Switch JAX's persistent cache on, and return the settings to restore."""
+    folder = None if jax.config.values["jax_compilation_cache_dir"] else _cache_folder()
+    if folder is None:
+        return {}
+    _remove_oldest(folder, _LARGEST_DISK_CACHE)
+    settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.0}
+    before = {name: jax.config.values[name] for name in settings}
+    _set_disk_cache(settings)
+    return before
+
+
+def _set_disk_cache(settings: dict[str, Any]) -> None:
+    from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    if settings:
+        reset_cache()  # JAX decides once, at its first compilation, whether and where it keeps programs
+
+
+def _cache_folder() -> Path | None:
+    """The folder for compiled programs, made if it is missing; None where that is impossible."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxgen" / "compiled"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    except (OSError, RuntimeError):  # the latter: there is no home folder
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _remove_oldest(folder: Path, limit: int) -> None:
+    """Remove the files that were used least recently until the folder holds at most `limit` bytes.
+
+    JAX has `jax_compilation_cache_max_size` for this, but a process that is killed while it writes an entry leaves one
+    that stops all later writing (https://github.com/jax-ml/jax/issues/39880).
+    """
+    with contextlib.suppress(OSError):  # another process may be removing them too
+        files = [(path.stat(), path) for path in folder.iterdir()]
+        size = sum(status.st_size for status, _ in files)
+        for status, path in sorted(files, key=lambda file: max(file[0].st_atime, file[0].st_mtime)):
+            if size <= limit:
+                break
+            path.unlink(missing_ok=True)
+            size -= status.st_size

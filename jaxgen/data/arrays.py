@@ -1,0 +1,135 @@
+"""The user's own arrays, `arrays:FILE.npz`, as `np.savez` and `np.savez_compressed` write them.
+
+The file is not trusted: nothing in it is unpickled, and no memory is taken for more than it can hold.
+"""
+
+import math
+import os
+import zipfile
+import zlib
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxgen.data import cache, splits
+from jaxgen.data.images import Images, Int32Array, Target, UInt8Array, fit_all
+from jaxgen.data.report import Report, summary
+from jaxgen.errors import InputError
+
+_DEFLATE_RATIO = 1032  # the most bytes that a byte of a deflated stream can stand for
+_RULE = "images is uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]"
+_LARGEST_LABEL = 2**16  # so that a stray value does not make millions of classes
+
+
+def read(path: str, split: str, target: Target, division: splits.Division, report: Report) -> Images:
+    """The images of one split: a seeded fraction is held out for testing. Resized images are cached."""
+    name = f"arrays:{path}"
+    file = cache.expand_user(path, name)
+    images, labels = _load(file, name)
+    if len(images) < 2:
+        raise InputError(f"{name} holds a single image: to train and to test takes two")
+    held_out = splits.held_out([str(index).encode() for index in range(len(images))], division)
+    rows = np.array([index for index in range(len(images)) if (index in held_out) == (split == "test")])
+    classes = () if labels is None else tuple(map(str, range(int(labels.max()) + 1)))
+    chosen = np.zeros(len(rows), np.int32) if labels is None else labels[rows]
+    original = Images(images[rows], chosen, classes=classes)
+    fitted = _fit(original, name, file, split, target, division, report)
+    distorted = len(rows) if target.distorts(*images.shape[1:3]) else 0
+    report.inform(summary(name, split, fitted, target, distorted, len(held_out) if split == "train" else 0))
+    return fitted
+
+
+def _load(file: Path, name: str) -> tuple[UInt8Array, Int32Array | None]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = os.path.getsize(file)
+            images = _member(archive, "images", size, name)
+            labels = _member(archive, "labels", size, name) if "labels.npy" in archive.namelist() else None
+    except FileNotFoundError:
+        raise InputError(f"{name}: there is no such file") from None
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{name} is damaged, or not a file of np.savez: {error}") from error
+    except (OSError, ValueError, EOFError, MemoryError, RuntimeError, NotImplementedError, zlib.error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name} cannot be read: {error or 'there is not enough memory'}") from error
+    images = _checked_images(images, name)
+    return images, None if labels is None else _checked_labels(labels, len(images), name)
+
+
+def _member(archive: zipfile.ZipFile, key: str, size: int, name: str) -> NDArray[Any]:
+    """Read one array. The size that its header claims is believed only as far as the file could hold as much."""
+    try:
+        info = archive.getinfo(f"{key}.npy")
+    except KeyError:
+        there = ", ".join(sorted(entry.removesuffix(".npy") for entry in archive.namelist())) or "nothing"
+        raise InputError(f"{name} has no array {key!r}, only {there}; {_RULE}") from None
+    with cast(zipfile.ZipExtFile, archive.open(info)) as stream:
+        shape, fortran_order, dtype = _header(stream)
+        if dtype.hasobject:
+            raise InputError(f"{name}: {key} holds Python objects, which are not read: save it as uint8")
+        claimed = math.prod(shape) * dtype.itemsize
+        most = min(info.compress_size, size) * (1 if info.compress_type == zipfile.ZIP_STORED else _DEFLATE_RATIO)
+        if claimed > min(most, info.file_size):
+            raise InputError(f"{name} is damaged: {key} claims {claimed:,} bytes, of which the file has fewer")
+        content = np.empty(claimed, np.uint8)
+        view, at = content.data, 0
+        while at < claimed and (count := stream.readinto(view[at : at + 2**20])):
+            at += count
+        if at < claimed or stream.read(1):
+            raise InputError(f"{name} is damaged: {key} claims {claimed:,} bytes, the file has another number of them")
+    array = content.view(dtype)
+    return array.reshape(shape[::-1]).T if fortran_order else array.reshape(shape)
+
+
+def _header(stream: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    from numpy.lib import format as npy
+
+    if (version := npy.read_magic(stream)) != (1, 0):  # later versions are for records with many fields
+        raise ValueError(f"version {version} of the format, which plain arrays do not have")
+    shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
+    if any(length < 0 for length in shape):
+        raise ValueError(f"a shape of {shape}")
+    return shape, fortran_order, dtype
+
+
+def _checked_images(images: NDArray[Any], name: str) -> UInt8Array:
+    if images.dtype != np.uint8:
+        raise InputError(
+            f"{name}: its images are {images.dtype}; {_RULE}. "
+            "Save values in 0..1 as (images * 255).round().astype('uint8')"
+        )
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim == 4 and images.shape[-1] not in (1, 3) and images.shape[1] in (1, 3):
+        raise InputError(f"{name}: its images have channels first, {images.shape}; save images.transpose(0, 2, 3, 1)")
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
+        raise InputError(f"{name}: its images have shape {images.shape}; {_RULE}")
+    return images
+
+
+def _checked_labels(labels: NDArray[Any], count: int, name: str) -> Int32Array:
+    if labels.dtype.kind not in "iu" or labels.shape != (count,):
+        raise InputError(f"{name}: its labels are {labels.dtype} {labels.shape}; save {count} integers, one an image")
+    if labels.min() < 0 or labels.max() >= _LARGEST_LABEL:
+        raise InputError(f"{name}: its labels are {labels.min()} to {labels.max()}; number the classes from 0")
+    return labels.astype(np.int32)
+
+
+def _fit(
+    original: Images, name: str, file: Path, split: str, target: Target, division: splits.Division, report: Report
+) -> Images:
+    def make() -> cache.Prepared:
+        progress = partial(report.progress, task=f"{name}: resizing")
+        return cache.Prepared(original._replace(images=fit_all(original.images, target, progress)))
+
+    height, width, depth = original.images.shape[1:]
+    if (target.size or (height, width), target.channels or depth) == ((height, width), depth):
+        return original
+    state = file.stat()
+    title = cache.fingerprint(file.resolve(), split, target, division)
+    origin = cache.fingerprint(state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    return cache.cached(f"arrays-{title[:32]}", origin, make).images

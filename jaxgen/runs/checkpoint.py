@@ -1,0 +1,208 @@
+"""Checkpoints: Orbax writes the arrays, and this module makes them durable and checks them.
+
+    checkpoints/
+      00004520/             the step, counted over the whole run
+        state/              the arrays, written by Orbax
+        model.safetensors   the weights of each network, under PyTorch's names
+        about.json          what is not an array: epoch, step, …
+        manifest.json       the SHA-256 of every other file
+
+Orbax neither syncs all that it writes nor checks what it reads. So a checkpoint is written in a staging folder
+(`.saving-…`), checksummed and synced file by file and folder by folder, and only then renamed; before it is read, its
+checksums are checked.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxgen.durable import make_folder, sync
+
+PyTree = Any
+_MANIFEST = "manifest.json"
+_OVERHEAD = 1 << 18  # bytes of a checkpoint beside its arrays, generously: small files take a block each
+
+
+class DamagedError(Exception):
+    """A checkpoint is incomplete, or not what was written. The message names the file."""
+
+
+def save(
+    folder: Path,
+    number: int,
+    tree: PyTree,
+    about: Mapping[str, Any],
+    *,
+    keep: int,
+    files: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write checkpoint `number` of `folder`. When this returns, it is on disk and survives a power cut.
+
+    Only then are the oldest checkpoints removed, down to the newest `keep` and the `best`.
+
+    Args:
+        folder: the folder of all checkpoints.
+        number: names the checkpoint, and orders it among the others.
+        tree: the arrays.
+        about: what is not an array, for `about.json`.
+        keep: how many of the newest are kept.
+        files: contents of further files, by name.
+
+    Raises:
+        OSError: the disk is full or failing. What was there before is unchanged.
+    """
+    final = folder / f"{number:08d}"
+    staging = folder / f".saving-{final.name}"
+    files = dict(files or {})
+    make_folder(folder)
+    shutil.rmtree(staging, ignore_errors=True)
+    _check_free_space(folder, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + sum(map(len, files.values())))
+    staging.mkdir()
+    try:
+        with _one_os_error(folder), _orbax() as checkpointer:
+            checkpointer.save((staging / "state").absolute(), tree)
+        for name, content in files.items():
+            (staging / name).write_bytes(content)
+        (staging / "about.json").write_text(json.dumps(about, indent=1))
+        (staging / _MANIFEST).write_text(json.dumps(checksums(staging), indent=1))
+        for path in [*staging.rglob("*"), staging]:
+            sync(path)
+    except OSError:
+        with contextlib.suppress(OSError):  # free the space that it took
+            shutil.rmtree(staging)
+        raise
+    if final.exists():  # saved before, by a run that was then resumed from an earlier step
+        _remove(final)
+    staging.rename(final)
+    sync(folder)
+    if older := numbered(folder)[:-keep]:
+        kept = best(folder)
+        for path in older:
+            if path != kept:
+                _remove(path)
+    return final
+
+
+def _check_free_space(folder: Path, size: int) -> None:
+    """Raise OSError where the disk has no room: checked first, because Orbax does not fail cleanly."""
+    if shutil.disk_usage(folder).free < size + _OVERHEAD:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def _ignore(said: object) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _one_os_error(folder: Path) -> Iterator[None]:
+    """Turn what Orbax raises where the disk fails into one OSError; what its threads print is dropped."""
+    hooks = threading.excepthook, sys.unraisablehook
+    threading.excepthook = sys.unraisablehook = _ignore
+    try:
+        yield
+    except (ValueError, RuntimeError, TypeError, UnicodeError) as error:  # TensorStore's status, as text
+        said = " ".join(str(error).split())
+        known = (number for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) if os.strerror(number) in said)
+        number = next(known, None)
+        if number is not None:
+            raise OSError(number, os.strerror(number), str(folder)) from error
+        raise OSError(errno.EIO, f"the checkpoint could not be written: {said[:500]}", str(folder)) from error
+    finally:
+        threading.excepthook, sys.unraisablehook = hooks
+
+
+def best(folder: Path) -> Path | None:
+    """The checkpoint with the smallest `figure` in its `about.json`; None where none has one."""
+    figures = {}
+    for path in numbered(folder):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # a damaged one has none
+            figures[path] = json.loads((path / "about.json").read_text()).get("figure")
+    return min((path for path in figures if figures[path] is not None), key=lambda path: figures[path], default=None)
+
+
+def restore(path: Path, like: PyTree) -> PyTree:
+    """The arrays of a checkpoint that `verify` has passed, in the structure, shapes and dtypes of `like`.
+
+    `like` may lack entries of the outermost mapping; they are not read.
+    """
+    import orbax.checkpoint as ocp
+
+    args = ocp.args.PyTreeRestore(
+        item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
+    )
+    with _orbax() as checkpointer:
+        return checkpointer.restore((path / "state").absolute(), args)
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """Check every file of a checkpoint against its checksum.
+
+    Returns:
+        What was saved as `about`.
+
+    Raises:
+        DamagedError: a file is missing, changed or added.
+    """
+    try:
+        written = json.loads((path / _MANIFEST).read_text())
+        there = checksums(path)
+        if bad := sorted(name for name in written.keys() | there.keys() if written.get(name) != there.get(name)):
+            raise DamagedError(f"{path / bad[0]} is not as it was written")
+        about: dict[str, Any] = json.loads((path / "about.json").read_text())
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"{path / _MANIFEST} cannot be read") from error
+    return about
+
+
+def numbered(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the oldest first."""
+    return sorted(path for path in folder.glob("*") if path.name.isdigit()) if folder.is_dir() else []
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file of a checkpoint but the manifest, by its path within it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / _MANIFEST)
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _remove(path: Path) -> None:
+    """Rename first, so that a crash never leaves half a checkpoint under a checkpoint's name."""
+    doomed = path.with_name(f".removing-{path.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+@contextlib.contextmanager
+def _orbax() -> Iterator[Any]:
+    """A synchronous Orbax checkpointer that logs nothing and does not sync, which `save` does afterwards.
+
+    TensorStore, under Orbax, would fail on file systems that cannot sync folders. Orbax has no public option for it.
+    """
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint._src.serialization import tensorstore_utils
+
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.CRITICAL)
+    contexts = [getattr(tensorstore_utils, name) for name in ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT")]
+    for context in contexts:
+        context["file_io_sync"] = False
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            yield checkpointer
+    finally:
+        absl.setLevel(level)
+        for context in contexts:
+            del context["file_io_sync"]

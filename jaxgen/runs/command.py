@@ -1,0 +1,246 @@
+"""The command line of an experiment: arguments to a Config, and errors to one line."""
+
+import contextlib
+import difflib
+import io
+import os
+import re
+import signal
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator, Sequence
+from itertools import dropwhile, takewhile
+from typing import Any, NoReturn, TypeVar, get_args
+
+import jax
+
+from jaxgen.errors import InputError
+from jaxgen.runs.config import Config, option, speaking_of_options
+from jaxgen.runs.layout import Layout
+from jaxgen.runs.outcome import Outcome
+from jaxgen.runs.resume import check_experiment
+from jaxgen.runs.run import STOP_SIGNALS, Interrupted, program
+from jaxgen.signals import GRACE, available, say
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+_ALARM = available("SIGALRM")
+
+
+def command(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> NoReturn:
+    """Run an experiment's `main` from the command line.
+
+    Exit status: 0; 2 for bad input; 1 where the disk, the memory or the numbers failed, or a picture could not be drawn;
+    128 + n when stopped by signal n.
+
+    Args:
+        main: `main(config)`; its docstring describes the command.
+        config_class: what the arguments are parsed into.
+    """
+    _stop_anywhere()
+    try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # file names may contain what the encoding lacks
+        with speaking_of_options():
+            status = _status_of(main, config_class)
+    except Interrupted as stop:
+        status = _say_stopped(stop)
+    except Exception as error:
+        if not isinstance(error.__cause__, Interrupted):
+            raise
+        status = _say_stopped(error.__cause__)  # a C module that was being imported made an ImportError of it
+    _leave(status)
+
+
+def _status_of(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> int:
+    try:
+        outcome = main(configuration(config_class, main.__doc__ or "", sys.argv[1:]))
+        return 1 if isinstance(outcome, Outcome) and outcome.failures else 0
+    except InputError as error:
+        return _say_why(str(error), 2)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        return 128 + int(signal.SIGPIPE)
+    except FloatingPointError as error:
+        return _say_why(str(error), 1)
+    except MemoryError:
+        return _say_why(_out_of_memory(), 1)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _say_why(_out_of_memory(), 1)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _say_why(f"{place}{error.strerror or error}; what was saved is intact, and --resume goes on from there", 1)
+
+
+def _out_of_memory() -> str:
+    return (
+        "out of memory; a smaller --batch-size or network needs less. What was saved is intact, and --resume goes on "
+        "from there"
+    )
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process, whatever has become of its output."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(status)
+
+
+def _say_why(text: str, status: int) -> int:
+    say(f"error: {' '.join(text.split())}", error=True)
+    return status
+
+
+# ---- Signals ----
+
+
+class _FirstSignal:
+    """The signal that stops this command, and when it came."""
+
+    number: int | None = None
+    time = 0.0
+
+
+def _stop_anywhere() -> None:
+    """From here on, the first signal raises `Interrupted` wherever the command is."""
+    _FirstSignal.number = None
+    for number in STOP_SIGNALS:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: types.FrameType | None) -> None:
+    """Stop the command.
+
+    Where Python cannot propagate an exception, as in a callback of its garbage collection, it would drop this one; so
+    it is raised again a second later, unless it has arrived. Further signals are ignored for two seconds and then have
+    their default effect.
+    """
+    if _FirstSignal.number is not None and number not in _ALARM:
+        if time.monotonic() - _FirstSignal.time > GRACE:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        return
+    if _FirstSignal.number is None:
+        _FirstSignal.number, _FirstSignal.time = number, time.monotonic()
+    if _ALARM:
+        signal.signal(_ALARM[0], _interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 1)
+    sys.unraisablehook = _unless_interrupted
+    raise Interrupted(
+        _FirstSignal.number, "stopped; what was saved is intact, and the same command with --resume goes on from there"
+    )
+
+
+def _unless_interrupted(dropped: Any) -> None:
+    """Report an exception that Python dropped, unless it is a stop, which comes again."""
+    if not isinstance(dropped.exc_value, Interrupted):
+        sys.__unraisablehook__(dropped)
+
+
+def _say_stopped(stop: Interrupted) -> int:
+    if _ALARM:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    say(str(stop), error=True)
+    return 128 + stop.number
+
+
+# ---- Arguments ----
+
+
+def configuration(config_class: type[ConfigT], description: str, arguments: Sequence[str]) -> ConfigT:
+    """What the arguments ask for; where that concerns an existing run, over the settings that it was started with."""
+    config = _parse(config_class(), description, arguments)
+    layout = Layout(config.folder)
+    stored = layout.read_config() if config.uses_existing_run else None
+    if stored is None:
+        return config
+    check_experiment(config, stored)
+    before = config_class.of_existing(stored["options"], layout.config, resume=config.resume)
+    return _parse(before.replace(out=None, resume=False), description, arguments)
+
+
+def _parse(default: ConfigT, description: str, arguments: Sequence[str]) -> ConfigT:
+    """The configuration that the arguments ask for, over `default`; those that they name count as given.
+
+    Raises:
+        InputError: an unknown option or a value that does not fit, in one line.
+        SystemExit: `--help` was asked for, and printed.
+    """
+    import tyro
+
+    said = io.StringIO()
+    helping = {"-h", "--help"} & set(arguments)
+    try:
+        with contextlib.redirect_stderr(said), contextlib.nullcontext() if helping else _unbroken_lines():
+            parsed = tyro.cli(
+                type(default), prog=program(default), args=list(arguments), default=default, description=description,
+                registry=_registry(),
+            )  # fmt: skip
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise InputError(_what_tyro_said(said.getvalue(), type(default))) from None
+    return parsed
+
+
+def _registry() -> Any:
+    """Two numbers may be one, for a square: `--size 56`. What does not fit is left for the Config to refuse."""
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def pair(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        parts = get_args(info.type)
+        if info.type_origin is not tuple or len(parts) != 2 or not all(map(_is_int, parts)):
+            return None
+        return PrimitiveConstructorSpec(
+            nargs="*", metavar="HEIGHT [WIDTH]", instance_from_str=tuple,
+            is_instance=lambda value: isinstance(value, tuple) and len(value) == 2,
+            str_from_instance=lambda value: list(map(str, value)),
+        )  # fmt: skip
+
+    return registry
+
+
+def _is_int(annotation: Any) -> bool:
+    return annotation is int or get_args(annotation)[:1] == (int,)
+
+
+@contextlib.contextmanager
+def _unbroken_lines() -> Iterator[None]:
+    """Tyro breaks its messages at the width of the terminal; unbroken they can be taken apart."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "1000"
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
+def _what_tyro_said(box: str, config_class: type[Config]) -> str:
+    """The first paragraph of one of Tyro's messages, below its title, as a line, with a suggestion.
+
+    The frame is drawn, or dashed where the terminal has no such characters.
+    """
+    below_title = (line.strip("│| ") for line in box.splitlines()[1:])
+    text = dropwhile(_is_rule, below_title)
+    said = " ".join(takewhile(lambda line: not _is_rule(line), text)).rstrip(". ")
+    said = re.sub(r"^Error parsing \w+: ", "", said)
+    unknown = re.match(r"Unrecognized options?: (--[\w-]+)", said)
+    options = [option(name) for name in config_class.model_fields]
+    near = difflib.get_close_matches(unknown[1], options, n=1) if unknown else []
+    return f"{said}; did you mean {near[0]}?" if near else said if said.startswith("--") else f"{said}; --help lists the options"
+
+
+def _is_rule(line: str) -> bool:
+    return not line.strip("╰─-╯ ")

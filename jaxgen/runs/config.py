@@ -1,0 +1,302 @@
+"""The configuration of a run: typed, frozen and checked when it is made.
+
+An experiment subclasses `Config` or `DataConfig` and adds its hyperparameters, each with a docstring for `--help`. The
+annotations say more than the type: `Count` and `Positive` bound a value, and `Resumable` marks what may change when a
+run is resumed; changing anything else makes another run.
+"""
+
+import contextlib
+import difflib
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails, to_jsonable_python
+
+from jaxgen.errors import InputError
+
+T = TypeVar("T")
+RESUMABLE = "may change when the run is resumed"
+INSPECTABLE = "may change when a finished run is inspected"
+STARTING = "what a new run starts from, which does not concern whoever inspects it"
+Resumable = Annotated[T, RESUMABLE]
+Inspectable = Annotated[T, INSPECTABLE]
+Starting = Annotated[T, STARTING]
+
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Positive = Annotated[float, Field(gt=0, lt=1e30, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+def _pair(value: Any) -> Any:
+    """One number for a square."""
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    return (value, value) if isinstance(value, int | str) else value
+
+
+def _tuple(value: Any) -> Any:
+    """One item for a sequence of one."""
+    return value if value is None or isinstance(value, list | tuple) else (value,)
+
+
+Size = Annotated[tuple[Count, Count], BeforeValidator(_pair)]
+Several = Annotated[tuple[T, ...], BeforeValidator(_tuple)]
+
+_on_command_line: ContextVar[bool] = ContextVar("on_command_line", default=False)
+
+
+@contextlib.contextmanager
+def speaking_of_options() -> Iterator[None]:
+    """Messages name the command line's options, such as `--batch-size`, instead of fields."""
+    token = _on_command_line.set(True)
+    try:
+        yield
+    finally:
+        _on_command_line.reset(token)
+
+
+def is_on_command_line() -> bool:
+    """Whether messages name the command line's options."""
+    return _on_command_line.get()
+
+
+def option(name: str, value: Any = None) -> str:
+    """A field as the user writes it: `--batch-size 5` on the command line, `batch_size=5` in Python.
+
+    Args:
+        name: the field.
+        value: what to show as its value; None for the name alone, True for a flag.
+    """
+    if is_on_command_line():
+        shown = " ".join(map(str, value)) if isinstance(value, tuple | list) else value
+        return "--" + name.replace("_", "-") + ("" if value is None or value is True else f" {shown}")
+    return name if value is None else f"{name}={str(value) if isinstance(value, Path) else value!r}"
+
+
+class Config(BaseModel):
+    """What every experiment can be asked for.
+
+    Raises:
+        InputError: a value does not fit. Values with one sensible reading are converted: `epochs="3"`, `out="runs/x"`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    epochs: Resumable[Count] = 1
+    """Passes over the data, in all; more of them continue a finished run."""
+    batch_size: Count = 1
+    """Examples a step."""
+    seed: Inspectable[Annotated[int, Field(ge=0, lt=2**32)]] = 0
+    """Determines every random number."""
+    out: Resumable[Path | None] = None
+    """Folder of the run; None is runs/NAME."""
+    resume: Resumable[bool] = False
+    """Go on with the run in the folder, under the settings it was started with."""
+    save_every: Resumable[Count] = 1
+    """Epochs from one checkpoint to the next; there is always one at the end and when the run is stopped."""
+    keep: Resumable[Count] = 3
+    """How many of the newest checkpoints are kept."""
+    on_nan: Resumable[Literal["stop", "skip"]] = "stop"
+    """When a value is not finite: stop, or skip the step that made it. Either way the log names step and batch."""
+    self_check: Resumable[bool] = False
+    """First compare every operation and its gradients with float64, and refuse to train if one is wrong."""
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """The type of matrix products while training; everything else stays float32. tf32 and bf16 are for GPUs."""
+    device: Resumable[str] = "auto"
+    """Where to compute: auto, cpu, gpu, or one of several as gpu:1."""
+    devices: Resumable[Count | None] = None
+    """How many devices share every batch; by default one, or two cores of the CPU where that is faster."""
+
+    cpu_devices: ClassVar[int] = 1  # the default of `devices` on the CPU, where there are as many cores
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise InputError(_one_line(error.errors()[0], type(self), fields)) from None
+
+    @property
+    def experiment(self) -> str:
+        """The name of the experiment, such as `experiments.dcgan_digits`, however it was started."""
+        return experiment_name(type(self))
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.out or Path("runs") / self.experiment.rpartition(".")[2]
+
+    @property
+    def uses_existing_run(self) -> bool:
+        """Whether this concerns a run that is there, whose settings are then the defaults."""
+        return self.resume
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed by the program: they do not count as given by the user."""
+        changed = type(self)(**(dict(self) | changes))
+        changed.__pydantic_fields_set__.clear()
+        changed.__pydantic_fields_set__.update(self.model_fields_set)
+        return changed
+
+    def stored(self) -> dict[str, Any]:
+        """Every field as JSON has it."""
+        fields: dict[str, Any] = to_jsonable_python(dict(self))
+        return fields
+
+    def fixed(self) -> dict[str, Any]:
+        """The fields that make this run another one if they change, as JSON has them; without paths."""
+        stored = self.stored()
+        marks = {name: _metadata(field) for name, field in type(self).model_fields.items()}
+        return {name: stored[name] for name in marks if not {RESUMABLE, STARTING} & set(map(str, marks[name]))}
+
+    def with_stored(self, stored: dict[str, Any], where: Path) -> Self:
+        """This configuration with the stored fields in place of those that were not given.
+
+        A field that is missing in `stored` is younger than the run, which was then made with its default.
+
+        Args:
+            stored: as `stored()` gave it.
+            where: the file that it was read from.
+
+        Raises:
+            InputError: a field that was given differs from the stored one and may not change, or the stored ones are
+                not this experiment's.
+        """
+        before = self.of_existing(stored, where, resume=self.resume)
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        for name, value in given.items():
+            if value != getattr(before, name) and not self._may_change(name):
+                raise InputError(
+                    f"{option(name, value)}: the run in {where.parent} has {option(name, getattr(before, name))}; leave "
+                    f"it out, or start another run with another {option('out')}"
+                )
+        merged = type(self)(**(dict(before) | given | {"out": self.out, "resume": self.resume}))
+        merged.__pydantic_fields_set__.clear()
+        merged.__pydantic_fields_set__.update(given)
+        return merged
+
+    @classmethod
+    def of_existing(cls, stored: dict[str, Any], where: Path, *, resume: bool) -> Self:
+        """`read`, for a run that is resumed or else inspected."""
+        found = cls.read(stored, where)
+        starting = (name for name, field in cls.model_fields.items() if STARTING in _metadata(field) and not resume)
+        return found.replace(**{name: cls.model_fields[name].default for name in starting})
+
+    @classmethod
+    def read(cls, stored: dict[str, Any], where: Path) -> Self:
+        """The configuration that was stored.
+
+        Raises:
+            InputError: a field is not known, or its value is not of its exact type.
+        """
+        if unknown := sorted(stored.keys() - cls.model_fields.keys()):
+            raise InputError(f"{where}: option {unknown[0]!r} is not known; restore the file as it was written")
+        try:
+            found = cls(**stored)
+        except InputError as error:
+            raise InputError(f"{where}: {error}; restore the file as it was written") from error
+        for name, value in found.stored().items():
+            if name in stored and not _same_json(value, stored[name]):
+                raise InputError(f"{where}: {name} is {stored[name]!r}; restore the file as it was written")
+        return found
+
+    def _may_change(self, name: str) -> bool:
+        metadata = _metadata(type(self).model_fields[name])
+        return RESUMABLE in metadata or (INSPECTABLE in metadata and not self.resume)
+
+
+class DataConfig(Config):
+    """The configuration of an experiment that learns from images."""
+
+    data: Resumable[str] = "digits"  # whether data are the same is decided by their checksum
+    """What to learn from: digits, faces, mnist, fashion_mnist, cifar10, folder:PATH, arrays:FILE.npz or tfds:NAME."""
+    skip_bad: bool = False
+    """Leave out a folder's unreadable images, and list them, instead of refusing the folder."""
+
+    @field_validator("data")
+    @classmethod
+    def _make_absolute(cls, data: str) -> str:
+        """A path means the same when the run is resumed from another working directory."""
+        kind, separator, path = data.partition(":")
+        if kind not in ("folder", "arrays") or not path:
+            return data
+        with contextlib.suppress(RuntimeError):  # no such home folder
+            return f"{kind}{separator}{Path(path).expanduser().absolute()}"
+        return data
+
+
+def _metadata(field: Any) -> list[Any]:
+    """What an annotation says beside the type."""
+    return [*field.metadata, *getattr(field.annotation, "__metadata__", ())]
+
+
+def _same_json(ours: Any, stored: Any) -> bool:
+    """Whether a stored value is ours, also in its type; JSON may have a whole number for a float."""
+    if isinstance(ours, list) and isinstance(stored, list):
+        return len(ours) == len(stored) and all(map(_same_json, ours, stored))
+    if isinstance(ours, float) and isinstance(stored, int) and not isinstance(stored, bool):
+        return ours == stored
+    return type(ours) is type(stored) and bool(ours == stored)
+
+
+_EXPECTED = {
+    "int": "must be a whole number", "float": "must be a number", "bool": "must be true or false",
+    "string": "must be text", "path": "must be a path", "tuple": "must be a sequence", "finite": "must be finite",
+}  # fmt: skip
+
+
+def _one_line(error: ErrorDetails, config_class: type[Config], fields: dict[str, Any]) -> str:
+    """What is wrong with a field, as the user writes it, and what would be right."""
+    kind, context = error["type"], error.get("ctx", {})
+    name = str(error["loc"][0]) if error["loc"] else ""
+    if kind == "value_error":  # from a validator of the experiment's own
+        return str(context["error"])
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(name, config_class.model_fields, n=1)
+        hint = f"did you mean {option(near[0])}?" if near else f"there are {', '.join(map(option, config_class.model_fields))}"
+        return f"{option(name)}: there is no such option; {hint}"
+    shown = option(name, fields.get(name, error["input"]))
+    if kind in ("too_long", "too_short", "missing"):
+        return f"{shown}: must be one value or {context.get('max_length', context.get('min_length', 2))}"
+    if "ge" in context:
+        return f"{shown}: must be {context['ge']:g} or more"
+    if "gt" in context or (kind == "finite_number" and "gt=0" in str(config_class.model_fields[name])):
+        return f"{shown}: must be a number above {context.get('gt', 0):g}"
+    if "lt" in context:
+        return f"{shown}: must be below {context['lt']:,}"
+    if kind == "literal_error":
+        return f"{shown}: must be {context['expected']}"
+    return f"{shown}: {_EXPECTED.get(kind.partition('_')[0], error['msg'])}"
+
+
+def experiment_name(config_class: type[Config]) -> str:
+    """The full name of the module that defines an experiment's Config, also where that is run as a script.
+
+    A class that is defined in a notebook or at a prompt goes by the experiment that it extends, or by its own name.
+    """
+    for base in config_class.__mro__:
+        if base.__module__ == __name__:
+            break
+        if base.__module__ != "__main__":
+            return base.__module__
+        main = sys.modules["__main__"]
+        if spec := getattr(main, "__spec__", None):
+            return str(spec.name)
+        if getattr(main, "__file__", None):
+            return _module_of(Path(os.path.abspath(inspect.getfile(base))))
+    return config_class.__name__
+
+
+def _module_of(script: Path) -> str:
+    """The name under which a script could be imported: with the packages that its folder is in."""
+    parts = [script.stem]
+    for folder in script.parents:
+        if not (folder / "__init__.py").exists():
+            break
+        parts.insert(0, folder.name)
+    return ".".join(parts)
