@@ -80,9 +80,7 @@ def main(config: Config) -> runs.Outcome | None:
 
         state, history = run.fit(recipe(config), [(1, draw)], best="loss")
         run.results(figures(module, state.variables, images, run.key("test")))
-        run.picture(
-            "loss", lambda: pictures.curves(history, ["loss", "reconstruction", "kl"], "nats an image")
-        )
+        run.picture("loss", lambda: pictures.curves(history, ["loss", "reconstruction", "kl"], "nats an image"))
         means = vae.encode(module, state.variables, images)
         run.picture("latent_points", lambda: pictures.scatter(means, test.labels))
         plane = latent_plane(config.latent, config.extent)

@@ -194,9 +194,7 @@ def begin(recipe: Recipe, source: Source, state: PyTree, batch_size: int, device
     return _Steps(recipe, source.batch, batch_size, tuple(devices)).begin(source.arrays, state)
 
 
-def advance(
-    recipe: Recipe, source: Source, batch_size: int, devices: Sequence[jax.Device] = ()
-) -> jax.stages.Wrapped:
+def advance(recipe: Recipe, source: Source, batch_size: int, devices: Sequence[jax.Device] = ()) -> jax.stages.Wrapped:
     """`(carry, source.arrays, epoch, first, stop) -> carry`: the steps first ≤ step < stop of an epoch.
 
     One compiled loop whose bounds are arguments, so it is traced once however the epoch is divided, and every division
@@ -276,9 +274,7 @@ class Loop:
         InputError: the batch size does not fit the data, or the batch function reads beyond the data.
     """
 
-    def __init__(
-        self, recipe: Recipe, source: Source, batch_size: int, devices: Sequence[jax.Device] = ()
-    ) -> None:
+    def __init__(self, recipe: Recipe, source: Source, batch_size: int, devices: Sequence[jax.Device] = ()) -> None:
         check_batch_size(batch_size, source.size)
         self.recipe, self.source, self.batch_size, self.devices = recipe, source, batch_size, tuple(devices)
         self.steps = steps_per_epoch(recipe, source, batch_size)

@@ -1,19 +1,21 @@
-"""MNIST, Fashion-MNIST and CIFAR-10: their formats, where their files may lie, and how they are fetched.
+"""MNIST, its relatives and CIFAR-10: their formats, where their files may be, and how they are fetched.
 
-The files here are small ones made on the spot, with their own sums in place of the published ones.
+The files here are small ones that the tests make, with their own checksums in place of the published ones.
 """
 
 import gzip
 import hashlib
 import http.server
 import io
+import pickle
 import socket
+import string
 import tarfile
 import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -42,30 +44,46 @@ MNIST = {
     "t10k-images-idx3-ubyte": idx(TEST),
     "t10k-labels-idx1-ubyte": idx(TEST_LABELS),
 }
-FASHION = {name: idx(255 - array) for name, array in zip(MNIST, [TRAIN, TRAIN_LABELS, TEST, TEST_LABELS], strict=True)}
+SPLITS = (TRAIN, TRAIN_LABELS, TEST, TEST_LABELS)
+FASHION = {name: idx(9 - array if array.ndim == 1 else 255 - array) for name, array in zip(MNIST, SPLITS, strict=True)}
 COLOUR = RNG.integers(0, 256, (6, 2, 32, 32, 3), np.uint8)  # [batch, image, height, width, channel]
 COLOUR_LABELS = RNG.integers(0, 10, (6, 2), np.uint8)
-CIFAR = {name: batch(COLOUR[i], COLOUR_LABELS[i]) for i, name in enumerate(originals._CIFAR)}
+CIFAR = {f"{name}.bin": batch(COLOUR[i], COLOUR_LABELS[i]) for i, name in enumerate(originals._BATCHES)}
 CIFAR_ARCHIVE = "cifar-10-binary.tar.gz"
+
+
+def cifar_pickle(images: np.ndarray, labels: np.ndarray, protocol: int = 2) -> bytes:
+    """A batch as torchvision's users have it, with the other entries of the real ones."""
+    rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+    names = [b"cat_s_%d.png" % number for number in range(len(images))]
+    content = {b"batch_label": b"batch 1", b"labels": labels.tolist(), b"data": rows, b"filenames": names}
+    return pickle.dumps(content, protocol)
+
+
+CIFAR_PICKLES = {name: cifar_pickle(COLOUR[i], COLOUR_LABELS[i]) for i, name in enumerate(originals._BATCHES)}
+PYTHON_ARCHIVE = "cifar-10-python.tar.gz"
 
 
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path, monkeypatch):
     """An empty cache folder, small collections, and a network in which no name is found."""
 
-    def sums(name, contents, method):
-        names = originals.COLLECTIONS[name].files.items()
-        return {
-            split: tuple(f._replace(digest=method(contents[f.name]).hexdigest()) for f in fs) for split, fs in names
+    def small(collection, contents, method):
+        files_by_split = {
+            split: tuple(f._replace(digest=method(contents[f.name]).hexdigest()) for f in fs)
+            for split, fs in collection.files.items()
         }
+        return collection._replace(files=files_by_split)
 
     for name, contents, method in (
         ("mnist", MNIST, hashlib.sha256),
         ("fashion_mnist", FASHION, hashlib.sha256),
         ("cifar10", CIFAR, hashlib.md5),
     ):
-        small = originals.COLLECTIONS[name]._replace(files=sums(name, contents, method))
-        monkeypatch.setitem(originals.COLLECTIONS, name, small)
+        collection = small(originals.COLLECTIONS[name], contents, method)
+        if collection.alternative:
+            collection = collection._replace(alternative=small(collection.alternative, CIFAR_PICKLES, hashlib.md5))
+        monkeypatch.setitem(originals.COLLECTIONS, name, collection)
 
     def unknown(host, *_, **__):
         raise socket.gaierror(f"no such host: {host}")
@@ -76,9 +94,10 @@ def cache_folder(tmp_path, monkeypatch):
 
 
 def put(place, contents, suffix="", pack=bytes, rename=str):
-    place.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        (place / (rename(name) + suffix)).write_bytes(pack(content))
+        path = place / (rename(name) + suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pack(content))
 
 
 def assert_mnist():
@@ -87,6 +106,7 @@ def assert_mnist():
         assert (loaded.images.dtype, loaded.labels.dtype, loaded.white) == ("uint8", "int32", 255)
         np.testing.assert_array_equal(loaded.images, images[..., None])
         np.testing.assert_array_equal(loaded.labels, labels)
+        assert loaded.classes == tuple(string.digits)
 
 
 def assert_cifar():
@@ -94,12 +114,14 @@ def assert_cifar():
         loaded = data.load("cifar10", split)
         np.testing.assert_array_equal(loaded.images, COLOUR[part].reshape(-1, 32, 32, 3))
         np.testing.assert_array_equal(loaded.labels, COLOUR_LABELS[part].reshape(-1))
+        assert loaded.images.flags.c_contiguous
+        assert loaded.classes[3] == "cat"
 
 
 # Put there by hand
 
 
-@pytest.mark.parametrize("place", ["mnist", "mnist/raw", "MNIST", "MNIST/raw", "."])
+@pytest.mark.parametrize("place", ["mnist", "mnist/raw", "MNIST", "MNIST/raw", ".", "raw"])
 @pytest.mark.parametrize(
     ("suffix", "pack", "rename"),
     [
@@ -107,17 +129,51 @@ def assert_cifar():
         (".gz", gzip.compress, str),
         (".gz", bytes, str),  # unpacked by a browser that kept the name
         ("", bytes, lambda name: name.replace("-idx", ".idx")),
+        ("", bytes, lambda name: f"{name}/{name}"),  # Kaggle's, unpacked
+        ("", bytes, lambda name: f"{name.replace('-idx', '.idx')}/{name.replace('-idx', '.idx')}"),
+        ("", bytes, lambda name: f"{name}.gz/{name}"),
     ],
 )
-def test_mnist_is_used_where_it_lies(cache_folder, place, suffix, pack, rename):
+def test_mnist_is_used_where_it_is(cache_folder, place, suffix, pack, rename):
     put(cache_folder / place, MNIST, suffix, pack, rename)
     assert_mnist()
 
 
 @pytest.mark.parametrize("place", ["cifar10", "cifar10/cifar-10-batches-bin", "cifar-10-batches-bin", "."])
-def test_cifar_is_used_where_it_lies(cache_folder, place):
+def test_cifar_is_used_where_it_is(cache_folder, place):
     put(cache_folder / place, CIFAR)
     assert_cifar()
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["cifar10", "cifar10/cifar-10-batches-py", "cifar-10-batches-py", "CIFAR10/cifar-10-batches-py", "."],
+)
+def test_cifar_is_used_as_torchvision_leaves_it(cache_folder, place):
+    put(cache_folder / place, CIFAR_PICKLES)
+    assert "cifar10" in originals.at_hand()
+    assert_cifar()
+
+
+def test_cifar_is_used_from_torchvisions_archive(cache_folder):
+    contents = {f"cifar-10-batches-py/{name}": content for name, content in CIFAR_PICKLES.items()}
+    put(cache_folder, {PYTHON_ARCHIVE: archive(contents)})
+    assert "cifar10" in originals.at_hand()
+    assert_cifar()
+    assert sorted(path.name for path in (cache_folder / "cifar10").iterdir()) == sorted(CIFAR_PICKLES)
+
+
+def test_an_archive_in_a_folder_that_cannot_be_written_is_used(cache_folder):
+    put(cache_folder, {PYTHON_ARCHIVE: archive(CIFAR_PICKLES)})
+    (cache_folder / "cifar10").write_text("a file where the folder should be")
+    assert_cifar()
+    assert sorted(path.name for path in cache_folder.iterdir()) == [PYTHON_ARCHIVE, "cifar10"]
+
+
+def test_a_changed_cifar_pickle_is_refused_by_name(cache_folder):
+    put(cache_folder / "cifar10", CIFAR_PICKLES | {"data_batch_2": CIFAR_PICKLES["data_batch_1"]})
+    with pytest.raises(InputError, match=r"data_batch_2 is damaged or another file"):
+        data.load("cifar10")
 
 
 @pytest.mark.parametrize("content", [b"", idx(TRAIN)[:-1], idx(TRAIN // 2), gzip.compress(idx(TRAIN))[:-9]])
@@ -125,9 +181,17 @@ def test_a_file_that_is_not_the_published_one_is_refused_by_name(cache_folder, c
     put(cache_folder / "mnist", MNIST)
     path = cache_folder / "mnist" / "train-images-idx3-ubyte"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=str(path)):
+    with pytest.raises(InputError, match=rf"{path} .*(replace it|remove it)"):
         data.load("mnist")
     assert path.read_bytes() == content
+
+
+def test_a_download_that_broke_off_is_refused_with_the_remedy(cache_folder):
+    put(cache_folder / "mnist", MNIST, ".gz", lambda content: gzip.compress(content)[:-20])
+    with pytest.raises(
+        InputError, match=r"train-images-idx3-ubyte\.gz .*not downloaded completely: replace it, or remove it"
+    ):
+        data.load("mnist")
 
 
 def test_the_other_mnist_in_its_folder_is_refused_and_kept(cache_folder):
@@ -137,13 +201,107 @@ def test_the_other_mnist_in_its_folder_is_refused_and_kept(cache_folder):
     assert files.contents(cache_folder / "mnist" / "train-images-idx3-ubyte.gz") == FASHION["train-images-idx3-ubyte"]
 
 
-def test_the_other_mnist_beside_the_folders_is_passed_over(cache_folder):
+def test_the_other_mnist_in_a_shared_place_is_ignored(cache_folder):
     put(cache_folder, FASHION)
     np.testing.assert_array_equal(data.load("fashion_mnist", "test").images, 255 - TEST[..., None])
     with pytest.raises(InputError, match="cannot be reached"):
         data.load("mnist")
     put(cache_folder / "mnist", MNIST)
     assert_mnist()
+
+
+EMNIST_NAMES = ("train-images-idx3", "train-labels-idx1", "test-images-idx3", "test-labels-idx1")
+LETTERS = RNG.permutation(np.arange(1, 27, dtype=np.uint8))[:12], np.array([1, 26, 3, 1, 2], np.uint8)
+
+
+def emnist(part: str, train_labels: np.ndarray, test_labels: np.ndarray) -> dict[str, bytes]:
+    """Files of EMNIST, whose images are transposed."""
+    arrays = (TRAIN.transpose(0, 2, 1), train_labels, TEST.transpose(0, 2, 1), test_labels)
+    return {f"emnist-{part}-{name}-ubyte": idx(array) for name, array in zip(EMNIST_NAMES, arrays, strict=True)}
+
+
+@pytest.mark.parametrize("place", ["emnist", "EMNIST/raw", "gzip", ".", "raw"])
+def test_emnist_letters_are_upright_and_start_from_0(cache_folder, place):
+    put(cache_folder / place, emnist("letters", *LETTERS), ".gz", gzip.compress)
+    assert originals.at_hand() == ["emnist_letters"]
+    for split, images, labels in (("train", TRAIN, LETTERS[0]), ("test", TEST, LETTERS[1])):
+        loaded = data.load("emnist_letters", split)
+        np.testing.assert_array_equal(loaded.images[..., 0], images)
+        assert loaded.images.flags.c_contiguous
+        np.testing.assert_array_equal(loaded.labels, labels.astype(int) - 1)
+        assert (loaded.labels.dtype, loaded.classes) == ("int32", tuple(string.ascii_lowercase))
+
+
+# As in the mapping files of EMNIST, which torchvision's classes follow too.
+EMNIST_CLASSES = {
+    "digits": "0123456789",
+    "mnist": "0123456789",
+    "balanced": "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt",
+    "bymerge": "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt",
+    "byclass": "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
+}
+
+
+@pytest.mark.parametrize("part", EMNIST_CLASSES)
+def test_emnists_other_parts(cache_folder, part):
+    put(cache_folder / "emnist", emnist(part, TRAIN_LABELS, TEST_LABELS))
+    loaded = data.load(f"emnist_{part}")
+    np.testing.assert_array_equal(loaded.labels, TRAIN_LABELS)
+    assert "".join(loaded.classes) == EMNIST_CLASSES[part]
+
+
+def test_resized_emnist_is_resized_upright(cache_folder):
+    put(cache_folder / "emnist", emnist("digits", TRAIN_LABELS, TEST_LABELS))
+    expected = [np.asarray(Image.fromarray(image).resize((20, 32), Image.Resampling.BILINEAR)) for image in TEST]
+    np.testing.assert_array_equal(data.load("emnist_digits", "test", size=(32, 20)).images[..., 0], expected)
+
+
+def test_labels_out_of_range_are_refused(cache_folder):
+    put(cache_folder / "emnist", emnist("letters", TRAIN_LABELS * 0, LETTERS[1]))
+    with pytest.raises(InputError, match=r"emnist_letters: its labels are -1 to"):
+        data.load("emnist_letters")
+
+
+def test_kmnist_has_folders_of_its_own(cache_folder):
+    put(cache_folder / "KMNIST/raw", {name: idx(array ^ 1) for name, array in zip(MNIST, SPLITS, strict=True)})
+    loaded = data.load("kmnist")
+    np.testing.assert_array_equal(loaded.images[..., 0], TRAIN ^ 1)
+    assert loaded.classes == ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+
+
+def test_mnist_in_kmnists_folder_is_refused(cache_folder):
+    put(cache_folder / "kmnist", MNIST)
+    with pytest.raises(InputError, match=r"kmnist/train-images-idx3-ubyte is another data set's file"):
+        data.load("kmnist")
+
+
+def qmnist_labels(labels: np.ndarray) -> bytes:
+    rows = np.zeros((len(labels), 8), ">i4")
+    rows[:, 0], rows[:, 1:] = labels, 77
+    return bytes([0, 0, 12, 2]) + b"".join(length.to_bytes(4, "big") for length in rows.shape) + rows.tobytes()
+
+
+def test_qmnists_labels_are_its_digits(cache_folder):
+    contents = {
+        "qmnist-train-images-idx3-ubyte": idx(TRAIN),
+        "qmnist-train-labels-idx2-int": qmnist_labels(TRAIN_LABELS),
+        "qmnist-test-images-idx3-ubyte": idx(TEST),
+        "qmnist-test-labels-idx2-int": qmnist_labels(TEST_LABELS),
+    }
+    put(cache_folder / "QMNIST/raw", contents, ".gz", gzip.compress)
+    for split, images, labels in (("train", TRAIN, TRAIN_LABELS), ("test", TEST, TEST_LABELS)):
+        loaded = data.load("qmnist", split)
+        np.testing.assert_array_equal(loaded.images[..., 0], images)
+        np.testing.assert_array_equal(loaded.labels, labels)
+
+
+@pytest.mark.parametrize("name", ["emnist_letters", "kmnist", "qmnist"])
+def test_what_is_not_fetched_says_where_to_put_it(name, cache_folder, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", "~no-such-user/tfds")
+    with pytest.raises(InputError, match=rf"{name}: .* is not in {cache_folder}.*\. Put .*by hand;") as refused:
+        data.load(name)
+    assert "reached" not in str(refused.value)
+    assert ("tfds:" in str(refused.value)) == (name != "qmnist")
 
 
 def test_resized_images_are_pillows_and_are_made_once(cache_folder):
@@ -155,6 +313,17 @@ def test_resized_images_are_pillows_and_are_made_once(cache_folder):
     again = data.load("mnist", size=(32, 30))
     np.testing.assert_array_equal(again.images, first.images)
     np.testing.assert_array_equal(again.labels, TRAIN_LABELS)
+    assert again.classes == first.classes == tuple(string.digits)
+
+
+def test_cropped_and_squeezed_images_are_cached_apart(cache_folder):
+    put(cache_folder / "mnist", MNIST)
+    covering = [Image.fromarray(image).resize((32, 32), Image.Resampling.BILINEAR) for image in TRAIN]
+    squeezed = [Image.fromarray(image).resize((20, 32), Image.Resampling.BILINEAR) for image in TRAIN]
+    for _ in range(2):
+        cropped = data.load("mnist", size=(32, 20), crop=True)
+        np.testing.assert_array_equal(cropped.images[..., 0], [np.asarray(image)[:, 6:26] for image in covering])
+        np.testing.assert_array_equal(data.load("mnist", size=(32, 20)).images[..., 0], np.stack(squeezed))
 
 
 def test_cifar_becomes_gray_after_resizing(cache_folder):
@@ -233,7 +402,7 @@ def test_a_cache_folder_that_cannot_be_written_is_named(server, cache_folder):
         data.load("mnist")
 
 
-def test_without_data_and_network_three_ways_on_are_shown(cache_folder):
+def test_without_data_and_network_the_message_offers_three_remedies(cache_folder):
     put(cache_folder / "cifar10", CIFAR)
     with pytest.raises(InputError) as refused:
         data.load("mnist")
@@ -247,7 +416,7 @@ def test_without_data_and_network_three_ways_on_are_shown(cache_folder):
     assert "\n" not in message
 
 
-def test_a_name_look_up_that_takes_for_ever_is_not_waited_for(monkeypatch):
+def test_a_name_look_up_that_hangs_is_abandoned(monkeypatch):
     over = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait())
     monkeypatch.setattr(fetch, "_PATIENCE", 0.05)
@@ -356,6 +525,7 @@ def test_malformed_idx_is_refused_by_name(tmp_path, blob):
         files.idx_images(blob, tmp_path / "some-file")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80), st.booleans())
 def test_any_bytes_make_idx_arrays_or_an_input_error(tmp_path_factory, tail, genuine):
     blob = (idx(TRAIN[:1, :3, :3]) if genuine else bytes([0, 0, 8, 3])) + tail
@@ -366,6 +536,7 @@ def test_any_bytes_make_idx_arrays_or_an_input_error(tmp_path_factory, tail, gen
     assert images.size == len(blob) - 16
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_gzip_makes_bytes_or_an_input_error(tmp_path_factory, tail):
     path = tmp_path_factory.getbasetemp() / "any.gz"
@@ -401,3 +572,42 @@ def test_cifar_planes_become_channels(tmp_path):
 def test_malformed_cifar_is_refused_by_name(tmp_path, blob):
     with pytest.raises(InputError, match="some-file"):
         files.cifar_batch(blob, tmp_path / "some-file")
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_cifar_pickles_of_every_protocol(tmp_path, protocol):
+    images, labels = files.cifar_pickle(cifar_pickle(COLOUR[0], COLOUR_LABELS[0], protocol), tmp_path)
+    np.testing.assert_array_equal(images, COLOUR[0])
+    np.testing.assert_array_equal(labels, COLOUR_LABELS[0])
+    assert (images.dtype, labels.dtype, images.flags.c_contiguous) == ("uint8", "int32", True)
+
+
+ROWS = np.zeros((2, 3072), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1, 2],
+        {b"labels": [0, 1]},
+        {b"data": ROWS},
+        {b"data": ROWS[:, :-1], b"labels": [0, 1]},
+        {b"data": ROWS.astype(float), b"labels": [0, 1]},
+        {b"data": ROWS, b"labels": [0]},
+        {b"data": ROWS, b"labels": [0, 10]},
+        {b"data": ROWS, b"labels": [0, -1]},
+        {b"data": ROWS, b"labels": [0, 2**70]},
+        {b"data": ROWS, b"labels": [0, "1"]},
+        {b"data": ROWS, b"labels": [0, True]},
+        {b"data": ROWS[:0], b"labels": []},
+    ],
+)
+def test_other_pickles_are_refused_by_name(tmp_path, content):
+    with pytest.raises(InputError, match="some-file"):
+        files.cifar_pickle(pickle.dumps(content, 2), tmp_path / "some-file")
+
+
+def test_a_qmnist_file_with_other_columns_is_refused(tmp_path):
+    blob = bytes([0, 0, 12, 2, 0, 0, 0, 1, 0, 0, 0, 2]) + bytes(8)
+    with pytest.raises(InputError, match="some-file has 2 columns instead of 8"):
+        files.idx_qmnist_labels(blob, tmp_path / "some-file")

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets: what is prepared is read without TensorFlow, and what is not is never waited for."""
+"""TensorFlow Datasets: prepared data sets are read without TensorFlow, and nothing waits for a missing network."""
 
 import io
 import json
@@ -47,11 +47,18 @@ def test_unprepared_and_without_a_network_it_says_so(monkeypatch):
         data.load("tfds:mnist")
 
 
-# With the package: small data sets, prepared here. Their images are encoded by Pillow, which spares TensorFlow.
+def test_an_unknown_home_folder_is_one_line(monkeypatch):
+    installed(monkeypatch, *TFDS)
+    monkeypatch.setenv("TFDS_DATA_DIR", "~no-such-user/tfds")
+    with pytest.raises(InputError, match=r"^TFDS_DATA_DIR: there is no home folder ~no-such-user"):
+        data.load("tfds:mnist")
+
+
+# With the package: small data sets, prepared here. Pillow encodes their images, so TensorFlow is not needed.
 
 
 def shades(images) -> list[int]:
-    return sorted(np.asarray(images.images)[:, 0, 0, 0].tolist())
+    return sorted(images.images[:, 0, 0, 0].tolist())
 
 
 def png(shade: int, shape: tuple[int, ...]) -> io.BytesIO:
@@ -107,12 +114,48 @@ def test_a_prepared_set_is_read_without_tensorflow(home, monkeypatch):
     assert (shades(train), shades(test)) == ([0, 1, 2, 3, 4], [100, 101, 102])
     np.testing.assert_array_equal(train.labels, train.images[:, 0, 0, 0])
     assert train.white == 255
+    assert train.classes == test.classes == tuple("0123456789")
+
+
+def test_one_line_sums_up_what_was_loaded(home):
+    prepare(home, splits={"train": range(1, 11)}, shapes=((4, 6, 1),))
+    for _ in range(2):  # decoded, then cached
+        told = []
+        data.load("tfds:tiny", size=(8, 8), log=told.append)
+        data.load("tfds:tiny", size=(8, 8), crop=True, log=told.append)
+        assert told == [
+            "tfds:tiny: 10 training images of 8×8 pixels in 10 classes; "
+            "resized, which squeezed or stretched 10 of 10 (crop keeps their proportions)",
+            "tfds:tiny: 10 training images of 8×8 pixels in 10 classes; resized and cropped at the centre",
+        ]
+
+
+def test_emnist_is_read_as_prepared(home, monkeypatch):
+    """Its images are transposed and its letters start from 1 there too."""
+    upright = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+
+    def transposed(*_):
+        file = io.BytesIO()
+        Image.fromarray(upright.T).save(file, "PNG")
+        file.seek(0)
+        return file
+
+    monkeypatch.setitem(globals(), "png", transposed)
+    place = prepare(home, "emnist", splits={"train": range(1, 6)}, shapes=((28, 28, 1),))
+    (home / "emnist" / "letters").mkdir()
+    place.rename(home / "emnist" / "letters" / place.name)
+    letters = data.load("emnist_letters")
+    assert sorted(letters.labels.tolist()) == [0, 1, 2, 3, 4]
+    assert letters.classes[:2] == ("a", "b")
+    assert letters.images.flags.c_contiguous
+    for image in letters.images:
+        np.testing.assert_array_equal(image[..., 0], upright)
 
 
 def test_size_and_channels(home):
     prepare(home, shapes=((4, 6, 3), (5, 5, 3)))
     assert data.load("tfds:tiny", size=(8, 8), channels=1).images.shape == (5, 8, 8, 1)
-    with pytest.raises(InputError, match="different sizes, 4×6 and 5×5"):
+    with pytest.raises(InputError, match="different sizes, for example 4×6 and 5×5"):
         data.load("tfds:tiny")
 
 
@@ -128,20 +171,21 @@ def test_a_second_run_reads_the_cache(home, monkeypatch):
     np.testing.assert_array_equal(data.load("tfds:tiny").images, first.images)
 
 
-def test_validation_serves_as_test_where_there_is_no_other(home):
+def test_validation_serves_as_test_if_there_is_no_test_split(home):
     prepare(home, splits={"train": [1], "validation": [2]})
     assert shades(data.load("tfds:tiny", "test")) == [2]
 
 
-def test_a_split_that_is_not_there_is_refused_with_those_that_are(home):
+def test_an_unknown_split_is_refused_with_the_known_ones(home):
     prepare(home, splits={"train": [1], "extra": [2]})
     with pytest.raises(InputError, match=r"^tfds:tiny has no split 'test': it has .*extra"):
         data.load("tfds:tiny", "test")
 
 
-def test_without_labels_all_are_of_class_0(home):
+def test_without_labels_there_are_no_classes(home):
     prepare(home, labelled=False)
-    assert data.load("tfds:tiny").labels.tolist() == [0] * 5
+    tiny = data.load("tfds:tiny")
+    assert (tiny.labels.tolist(), tiny.classes) == ([0] * 5, ())
 
 
 def test_the_latest_version_unless_one_is_named(home):
@@ -163,7 +207,7 @@ def test_a_configuration_is_named_after_a_slash(home):
         data.load("tfds:both")
 
 
-def test_what_only_tensorflow_reads_is_refused(home):
+def test_formats_that_only_tensorflow_reads_are_refused(home):
     info = prepare(home) / "dataset_info.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
     with pytest.raises(InputError, match=r"prepared as tfrecord.*file_format='array_record'"):
@@ -192,8 +236,8 @@ def test_preparing_takes_tensorflow_and_a_network(home, monkeypatch):
     monkeypatch.setattr(tensorflow_datasets, "builder", lambda _, **options: builder(**options))
     told = []
     assert shades(data.load("tfds:tiny", log=told.append)) == [1, 2]
-    assert len(told) == 1
-    assert "tfds:tiny" in told[0]
+    assert len(told) == 2
+    assert told[0].startswith("tfds:tiny: TensorFlow Datasets fetches and prepares it")
 
 
 def test_a_set_that_cannot_be_prepared_is_an_input_error(home, monkeypatch):

@@ -1,6 +1,5 @@
 """A run from the outside: its folder, resuming, signals and errors, on the smallest experiment."""
 
-import dataclasses
 import gc
 import json
 import os
@@ -19,7 +18,9 @@ import pytest
 from PIL import Image
 
 import jaxgen
-from jaxgen import checkpoint, command, durable, log, run, training
+from jaxgen import durable, runs, training
+from jaxgen.runs import checkpoint, log, run
+from jaxgen.runs.command import command
 from tests.support import tiny
 
 ROOT = Path(__file__).parent.parent
@@ -28,11 +29,9 @@ ROOT = Path(__file__).parent.parent
 def contents(folder: Path) -> dict[str, object]:
     """What must be equal in two equal runs: everything but the times and where and how they were started."""
     found: dict[str, object] = {}
-    for path in sorted((folder / "pictures").rglob("*")):
+    for path in sorted([*(folder / "epochs").rglob("*"), *(folder / "final").rglob("*")]):
         if path.is_file():
             found[str(path.relative_to(folder))] = path.read_bytes()
-    for path in folder.glob("*.safetensors"):
-        found[path.name] = tensors(path)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     found["history"] = [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
     found["events"] = [line | {"from": None} for line in events(folder) if line["event"] != "checkpoint"]
@@ -55,13 +54,12 @@ def bits(tree) -> list[bytes]:
 
 def call(monkeypatch, capsys, *arguments: str, experiment=tiny) -> tuple[int, str, str]:
     """The command line in this process: exit status, stdout, stderr."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in run.STOP_SIGNALS}
     monkeypatch.setattr(sys, "argv", ["experiment", *arguments])
-    monkeypatch.setattr(command, "cache_compiled_programs", lambda: None)
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     try:
         with pytest.raises(SystemExit) as stop:
-            command.command(experiment.main, experiment.Config)
+            command(experiment.main, experiment.Config)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -76,21 +74,20 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 @pytest.fixture(scope="module")
-def through(tmp_path_factory) -> tuple[Path, tiny.State, run.History]:
+def through(tmp_path_factory) -> runs.Outcome:
     """A run of six epochs without a break."""
-    folder = tmp_path_factory.mktemp("through") / "run"
-    return folder, *tiny.main(tiny.Config(out=folder))
+    return tiny.main(tiny.Config(out=tmp_path_factory.mktemp("through") / "run"))
 
 
 def test_the_folder_of_a_run(through):
-    folder, state, history = through
+    outcome, folder, history = through, through.folder, through.history
     assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == [
-        "checkpoints", "config.json", "environment.json", "events.jsonl", "metrics.jsonl",
-        "model.safetensors", "pictures",
+        "checkpoints", "config.json", "environment.json", "epochs", "events.jsonl", "final", "finished.json",
+        "metrics.jsonl",
     ]  # fmt: skip
     config = json.loads((folder / "config.json").read_text())
     assert config["options"]["learning_rate"] == 0.1
-    assert config["options"].keys() == {field.name for field in dataclasses.fields(tiny.Config)}
+    assert config["options"].keys() == tiny.Config.model_fields.keys()
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["jax"] == jax.__version__
     assert environment["seed"] == 0
@@ -98,13 +95,19 @@ def test_the_folder_of_a_run(through):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [line["loss"] for line in lines] == history["loss"]
-    pictures = {path.name for path in (folder / "pictures").iterdir()}
-    assert pictures == {"mean_000.png", "mean_002.png", "mean_004.png", "mean_006.png", "learning.gif", "loss.png"}
-    with Image.open(folder / "pictures" / "learning.gif") as animation:
+    drawn = {str(path.relative_to(folder / "epochs")) for path in (folder / "epochs").rglob("*.*")}
+    assert drawn == {"000/mean.png", "002/mean.png", "004/mean.png", "006/mean.png"}
+    last = {path.name for path in (folder / "final").iterdir()}
+    assert last == {"mean.png", "learning.gif", "loss.png", "model.safetensors"}
+    assert (folder / "final" / "mean.png").read_bytes() == (folder / "epochs" / "006" / "mean.png").read_bytes()
+    with Image.open(folder / "final" / "learning.gif") as animation:
         assert animation.n_frames == 4
+    assert json.loads((folder / "finished.json").read_text())["epochs"] == 6
     from safetensors.numpy import load_file
 
-    np.testing.assert_array_equal(load_file(folder / "model.safetensors")["mean"], state.variables["params"]["mean"])
+    np.testing.assert_array_equal(
+        load_file(folder / "final" / "model.safetensors")["mean"], outcome.variables["params"]["mean"]
+    )
 
 
 def test_a_run_holds_its_state_once(tmp_path, monkeypatch):
@@ -115,14 +118,14 @@ def test_a_run_holds_its_state_once(tmp_path, monkeypatch):
         return sum(array.shape == (8, 8, 1) for array in jax.live_arrays())
 
     config, before, held = tiny.Config(out=tmp_path / "run", epochs=2, devices=1), of_their_shape(), []
-    begin = training.begin
+    initial = training.Loop.initial
 
     def beginning(*arguments):
         held.append(of_their_shape() - before)
-        return begin(*arguments)
+        return initial(*arguments)
 
-    monkeypatch.setattr(training, "begin", beginning)
-    with run.start(config, training.as_source(tiny.points())) as this_run:
+    monkeypatch.setattr(training.Loop, "initial", beginning)
+    with runs.start(config, tiny.points(), tiny.Mean()) as this_run:
         this_run.fit(tiny.recipe(config), [(1, lambda epoch, state: held.append(of_their_shape() - before))])
     assert held == [0, 3, 3, 3]
 
@@ -136,24 +139,24 @@ def test_the_last_few_checkpoints_are_kept(tmp_path):
 def test_the_best_is_kept_beside_the_newest(tmp_path):
     folder = tmp_path / "run"
     config = tiny.Config(out=folder, keep=1, learning_rate=1.0)  # so that the error goes up and down
-    _, history = tiny.main(dataclasses.replace(config, out=tmp_path / "long", epochs=30))
+    history = tiny.main(config.replace(out=tmp_path / "long", epochs=30)).history
     last = next(epoch for epoch in range(30, 0, -1) if np.argmin(history["loss"][:epoch]) + 1 < epoch)
     best = 1 + int(np.argmin(history["loss"][:last]))
-    config = dataclasses.replace(config, epochs=last)
-    state, _ = tiny.main(config)
+    config = config.replace(epochs=last)
+    outcome = tiny.main(config)
     names = [path.name for path in checkpoint.numbered(folder / "checkpoints")]
     assert names == [f"{6 * best:08d}", f"{6 * last:08d}"]
-    first, _ = tiny.main(dataclasses.replace(config, out=tmp_path / "as_far_as_the_best", epochs=best))
-    assert bits(jaxgen.load(folder, best=True).variables) == bits(first.variables)
-    assert bits(jaxgen.load(folder).variables) == bits(state.variables)
+    first = tiny.main(config.replace(out=tmp_path / "as_far_as_the_best", epochs=best))
+    assert bits(jaxgen.load(folder, best=True, module=tiny.Mean()).variables) == bits(first.variables)
+    assert bits(jaxgen.load(folder, module=tiny.Mean()).variables) == bits(outcome.variables)
 
 
 def test_every_checkpoint_is_in_the_log_and_every_note_once(through):
-    saved = [line for line in events(through[0]) if line["event"] == "checkpoint"]
+    saved = [line for line in events(through.folder) if line["event"] == "checkpoint"]
     assert [line["name"] for line in saved] == [f"{6 * epoch:08d}" for epoch in range(7)]
-    below = [epoch for epoch, loss in enumerate(through[2]["loss"], 1) if loss < 0.4]
+    below = [epoch for epoch, loss in enumerate(through.history["loss"], 1) if loss < 0.4]
     assert len(below) > 1, "noted once, though true more often"
-    (note,) = (line for line in events(through[0]) if line["event"] == "note")
+    (note,) = (line for line in events(through.folder) if line["event"] == "note")
     assert note == {"event": "note", "epoch": below[0], "step": 0, "text": "the error is below 0.4"}
 
 
@@ -164,22 +167,19 @@ def test_the_untrained_model_is_saved_first(tmp_path):
 
 
 def test_more_epochs_continue_to_the_same_result(through, tmp_path):
-    folder, state, history = through
     tiny.main(tiny.Config(out=tmp_path / "run", epochs=3))
-    assert (tmp_path / "run" / "pictures" / "mean_003.png").exists()  # drawn as the last; no frame of six epochs
-    again, longer = tiny.main(tiny.Config(out=tmp_path / "run", epochs=6, resume=True))
-    assert bits(again) == bits(state)
-    assert longer["loss"] == history["loss"]
-    assert contents(tmp_path / "run") == contents(folder)
+    again = tiny.main(tiny.Config(out=tmp_path / "run", epochs=6, resume=True))
+    assert bits(again.variables) == bits(through.variables)
+    assert again.history["loss"] == through.history["loss"]
+    assert contents(tmp_path / "run") == contents(through.folder)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["options"]["epochs"] == 6
 
 
 @pytest.mark.parametrize("at", [1, 5, 6, 7, 13])
 def test_a_run_stopped_at_any_step_goes_on_to_the_same_result(through, tmp_path, monkeypatch, at):
     """Also in the middle of an epoch (there are six steps in one), with the log and the pictures as they belong."""
-    folder, state, _ = through
     out = tmp_path / "run"
-    slices = run.training.slices
+    slices = training.Loop.slices
 
     def stopping(*args, **options):
         for number, piece in enumerate(slices(*args, **options, seconds=0), start=1):
@@ -187,13 +187,13 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_same_result(through, tmp_path,
                 os.kill(os.getpid(), signal.SIGTERM)
             yield piece
 
-    monkeypatch.setattr(run.training, "slices", stopping)
-    with pytest.raises(run.Interrupted, match="stopped and saved"):
+    monkeypatch.setattr(training.Loop, "slices", stopping)
+    with pytest.raises(runs.Interrupted, match="stopped and saved"):
         tiny.main(tiny.Config(out=out, save_every=100))
     monkeypatch.undo()
-    again, _ = tiny.main(tiny.Config(out=out, resume=True))
-    assert bits(again) == bits(state)
-    assert contents(out) == contents(folder)
+    again = tiny.main(tiny.Config(out=out, resume=True))
+    assert bits(again.variables) == bits(through.variables)
+    assert contents(out) == contents(through.folder)
 
 
 def test_a_run_from_before_an_option_goes_on_with_its_default(through, tmp_path, monkeypatch, capsys):
@@ -201,63 +201,62 @@ def test_a_run_from_before_an_option_goes_on_with_its_default(through, tmp_path,
     tiny.main(tiny.Config(out=folder, epochs=3))
     edit(folder, lambda found: found["options"].pop("limit"))
     assert call(monkeypatch, capsys, "--out", str(folder), "--resume", "--epochs", "6")[0] == 0
-    assert contents(folder) == contents(through[0])
+    assert contents(folder) == contents(through.folder)
     assert json.loads((folder / "config.json").read_text())["options"]["limit"] is None
 
 
 def test_what_is_later_than_the_checkpoint_is_dropped(through, tmp_path):
     """As after a crash: the log and the pictures are ahead of the newest checkpoint."""
-    folder, state, _ = through
-    out = tmp_path / "run"
+    folder, out = through.folder, tmp_path / "run"
     shutil.copytree(folder, out)
-    (out / "model.safetensors").unlink()
+    (out / "finished.json").unlink()
     shutil.rmtree(out / "checkpoints" / "00000036")
     shutil.rmtree(out / "checkpoints" / "00000030")
     with (out / "metrics.jsonl").open("a") as log:
         log.write('{"epoch": 7, "lo')
-    again, _ = tiny.main(tiny.Config(out=out, resume=True))
-    assert bits(again) == bits(state)
+    again = tiny.main(tiny.Config(out=out, resume=True))
+    assert bits(again.variables) == bits(through.variables)
     assert contents(out) == contents(folder)
 
 
 def test_asking_again_redoes_nothing(through, tmp_path, capsys):
     out = tmp_path / "run"
-    shutil.copytree(through[0], out)
+    shutil.copytree(through.folder, out)
     before = snapshot(out)
-    _, history = tiny.main(tiny.Config(out=out, resume=True))
+    again = tiny.main(tiny.Config(out=out, resume=True))
     assert "already at epoch 6; nothing to do" in capsys.readouterr().out
     assert snapshot(out) == before
-    assert history["loss"] == through[2]["loss"]
+    assert again.history["loss"] == through.history["loss"]
+    assert bits(again.variables) == bits(through.variables)
 
 
 def test_a_damaged_checkpoint_is_set_aside(through, tmp_path, capsys):
-    folder, state, _ = through
-    out = tmp_path / "run"
+    folder, out = through.folder, tmp_path / "run"
     shutil.copytree(folder, out)
-    (out / "model.safetensors").unlink()
+    (out / "finished.json").unlink()
     newest = checkpoint.numbered(out / "checkpoints")[-1]
     victim = max((newest / "state").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 4
     victim.write_bytes(content)
-    again, _ = tiny.main(tiny.Config(out=out, resume=True))
+    again = tiny.main(tiny.Config(out=out, resume=True))
     assert "set aside as damaged-00000036" in capsys.readouterr().err
     assert (out / "checkpoints" / "damaged-00000036").is_dir()
-    assert bits(again) == bits(state)
+    assert bits(again.variables) == bits(through.variables)
     assert contents(out) == contents(folder)
 
 
 def test_two_runs_are_the_same_to_the_last_bit_and_another_seed_is_not(through, tmp_path):
     tiny.main(tiny.Config(out=tmp_path / "again"))
-    assert contents(tmp_path / "again") == contents(through[0])
+    assert contents(tmp_path / "again") == contents(through.folder)
     tiny.main(tiny.Config(out=tmp_path / "other", seed=1))
-    assert contents(tmp_path / "other")["history"] != contents(through[0])["history"]
+    assert contents(tmp_path / "other")["history"] != contents(through.folder)["history"]
 
 
 def test_a_run_within_a_runs_folder_is_another(through, tmp_path):
-    shutil.copytree(through[0], tmp_path / "run")
-    shutil.copytree(through[0], tmp_path / "run" / "longer")
-    assert bits(jaxgen.load(tmp_path / "run").variables) == bits(through[1].variables)
+    shutil.copytree(through.folder, tmp_path / "run")
+    shutil.copytree(through.folder, tmp_path / "run" / "longer")
+    assert bits(jaxgen.load(tmp_path / "run", module=tiny.Mean()).variables) == bits(through.variables)
 
 
 def test_what_is_written_is_in_its_folder_after_a_power_cut(tmp_path, monkeypatch):
@@ -269,7 +268,7 @@ def test_what_is_written_is_in_its_folder_after_a_power_cut(tmp_path, monkeypatc
     durable.write(tmp_path / "a" / "b.png", b"content")
     assert synced[-1] == tmp_path / "a"
     tiny.main(tiny.Config(out=tmp_path / "run", epochs=1))
-    for folder in (tmp_path, *(tmp_path / "run" / name for name in (".", "pictures", "checkpoints"))):
+    for folder in (tmp_path, *(tmp_path / "run" / name for name in (".", "final", "epochs", "checkpoints"))):
         assert folder in synced
 
 
@@ -277,7 +276,7 @@ def test_what_is_written_is_in_its_folder_after_a_power_cut(tmp_path, monkeypatc
 def test_what_is_drawn_is_on_the_runs_device_from_the_start(tmp_path, monkeypatch, devices):
     """Committed to it, or what draws would be compiled once for the untrained state and once for those after it."""
     seen = []
-    fit = run.Run.fit
+    fit = runs.Run.fit
 
     def look(epoch, state):
         seen.extend((leaf.device, leaf.committed) for leaf in jax.tree.leaves(state))
@@ -285,7 +284,7 @@ def test_what_is_drawn_is_on_the_runs_device_from_the_start(tmp_path, monkeypatc
     def watched(self, recipe, drawings, **options):
         return fit(self, recipe, [*drawings, (1, look)], **options)
 
-    monkeypatch.setattr(run.Run, "fit", watched)
+    monkeypatch.setattr(runs.Run, "fit", watched)
     tiny.main(tiny.Config(out=tmp_path / "run", epochs=2, device="cpu:1", devices=devices))
     assert set(seen) == {(jax.devices()[1], True)}
 
@@ -316,10 +315,9 @@ def test_float32_is_float32_on_a_gpu_too(monkeypatch, capsys):
 
 
 def test_load_gives_a_notebook_what_was_trained(through):
-    trained = jaxgen.load(through[0])
-    assert bits(trained.variables) == bits(through[1].variables)
+    trained = jaxgen.load(through.folder, module=tiny.Mean())
+    assert bits(trained.variables) == bits(through.variables)
     assert trained.config.learning_rate == 0.1
-    assert trained.recipe.noise(jax.random.key(0), 3).shape == (3, 8, 8, 1)
 
 
 @pytest.fixture
@@ -335,10 +333,11 @@ def test_a_value_that_is_not_finite_ends_the_run_and_names_step_and_tensor(tmp_p
     folder = tmp_path / "run"
     status, out, err = call(monkeypatch, capsys, "--out", str(folder))
     assert status == 1
-    assert out == "a value is not finite; looking for the step, from checkpoint 00000000 on\n"
+    assert "a value is not finite; looking for the step, from checkpoint 00000000 on\n" in out
     said = re.fullmatch(
-        r"error: epoch 1, step (\d): not finite is first \['batch'\] float32\[\d, 8, 8, 1\]; (\S+) is good, "
-        r"and python -m tests\.support\.tiny --out \S+ --resume goes on from there \(--on-nan skip leaves it out\)\n",
+        r"error: epoch 1, step (\d): the first value that is not finite: \['batch'\] float32\[\d, 8, 8, 1\]; "
+        r"(\S+) is good; to go on from there: \S+ -m tests\.support\.tiny --out \S+ --resume "
+        r"\(--on-nan skip skips the step\)\n",
         err,
     )
     assert said
@@ -357,12 +356,12 @@ def test_a_step_that_makes_a_value_not_finite_can_be_left_out(tmp_path, bad_poin
     skipped = [line for line in events(folder) if line["event"] == "not finite"]
     assert [line["epoch"] for line in skipped] == [0, 1, 2, 3, 4, 5]  # once in every epoch
     assert all(bad_point in line["rows"] and line["then"] == "skip" for line in skipped)
-    assert out.count("that step is left out") == 6
-    state, history = tiny.main(tiny.Config(out=tmp_path / "at_once", on_nan="skip"))
+    assert out.count("the step is skipped") == 6
+    outcome = tiny.main(tiny.Config(out=tmp_path / "at_once", on_nan="skip"))
     assert contents(tmp_path / "at_once") == contents(folder)
-    assert np.isfinite(history["loss"]).all()
-    # What came of it is what the other steps alone make.
-    assert bits(checkpoint.restore(newest(folder), {"state": state})["state"]) == bits(state)
+    assert np.isfinite(outcome.history["loss"]).all()
+    # The result is what the other steps alone make.
+    assert bits(jaxgen.load(folder, module=tiny.Mean()).variables) == bits(outcome.variables)
 
 
 def test_a_run_that_left_out_a_step_and_was_stopped_goes_on_to_the_same(tmp_path, bad_point, monkeypatch):
@@ -382,20 +381,22 @@ def test_two_bad_steps_in_a_row_are_the_models_fault(tmp_path, monkeypatch, caps
     status, _, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"), "--on-nan", "skip")
     assert status == 1
     assert "epoch 1, step 2: " in err
-    assert "two in a row are not left out" in err
+    assert "consecutive bad steps are not skipped" in err
 
 
 def test_a_bad_step_that_does_not_come_again_ends_the_run(tmp_path, bad_point, monkeypatch, capsys):
     """As on a device that does not compute the same twice: here the data is good when the steps are run again."""
     search = run.find_bad_step
     good = training.as_source(np.zeros_like(tiny.points()))
-    monkeypatch.setattr(
-        run, "find_bad_step", lambda recipe, _, *others, **options: search(recipe, good, *others, **options)
-    )
+
+    def elsewhere(loop, *others, **options):
+        return search(training.Loop(loop.recipe, good, loop.batch_size, loop.devices), *others, **options)
+
+    monkeypatch.setattr(run, "find_bad_step", elsewhere)
     status, _, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"))
     assert (status, err.count("\n")) == (1, 1)
     assert "the device does not compute the same twice" in err
-    assert f"python -m tests.support.tiny --out {tmp_path / 'run'} --resume goes on from there" in err
+    assert f"-m tests.support.tiny --out {tmp_path / 'run'} --resume" in err
 
 
 def newest(folder: Path) -> Path:
@@ -407,10 +408,14 @@ def test_a_plain_line_an_epoch_and_the_results_at_the_end(tmp_path, monkeypatch,
     status, text, err = call(monkeypatch, capsys, "--out", str(out), "--epochs", "2")
     assert (status, err) == (0, "")
     lines = text.splitlines()
-    assert re.fullmatch(r"epoch 1/2  loss \d\.\d{4}  [\d,.]+ steps/s  \d+:\d\d left", lines[0])
-    assert lines[1].startswith("epoch 2/2")
+    assert lines[0].startswith("device    cpu:0")
+    assert lines[1] == f"folder    {out}"
+    assert lines[2] == "compiling the training step, once"
+    assert re.fullmatch(r"epoch 1/2  loss \d\.\d{3,4}  [\d,.]+ steps/s  \d+:\d\d left", lines[3])
+    assert lines[4].startswith("epoch 2/2")
+    assert lines[5] == "finishing: the weights and the last pictures"
     assert f"run       {out}" in lines
-    assert str(out / "pictures" / "loss.png") in text
+    assert str(out / "final" / "loss.png") in text
 
 
 def test_a_live_line_below_them_on_a_terminal(tmp_path, monkeypatch, capsys):
@@ -427,7 +432,7 @@ def test_help_states_defaults(monkeypatch, capsys):
     status, text, _ = call(monkeypatch, capsys, "--help")
     assert status == 0
     for said in (
-        "python -m tests.support.tiny",
+        "-m tests.support.tiny",
         "--learning-rate FLOAT",
         "(default: 0.1)",
         "--resume",
@@ -555,12 +560,12 @@ def checkpoint_of_another_recipe(folder: Path) -> list[str]:
         about = json.loads((path / "about.json").read_text())
         about["tree"][".state.variables['params']['mean']"] = "float32[7, 7, 1]"
         (path / "about.json").write_text(json.dumps(about))
-        (path / "manifest.json").write_text(json.dumps(checkpoint.sums(path)))
+        (path / "manifest.json").write_text(json.dumps(checkpoint.checksums(path)))
     return ["--resume"]
 
 
 def fewer_epochs_than_there_are(folder: Path) -> list[str]:
-    (folder / "model.safetensors").unlink()
+    (folder / "finished.json").unlink()
     return ["--resume", "--epochs", "2"]
 
 
@@ -580,11 +585,11 @@ FOLDERS = {
     another_experiment: "holds a run of experiments.other, not tests.support.tiny",
     changed_setting: "--learning-rate 0.2: the run in",
     changed_setting_younger_than_the_run: "--limit 5: the run in",
-    changed_tuple: "--kind ('c',): the run in",
+    changed_tuple: "--kind c: the run in",
     other_data: "started on other data",
     cut_config: "not a run's configuration",
     unknown_option_stored: "option 'dropout' is not known",
-    option_of_another_type: "batch_size is 'four'",
+    option_of_another_type: "batch_size='four': must be a whole number",
     option_out_of_range: "--batch-size 0: must be 1 or more",
     no_checkpoint: "no checkpoint to go on from",
     no_whole_checkpoint: "nothing was deleted",
@@ -596,7 +601,7 @@ FOLDERS = {
 @pytest.mark.parametrize("prepare", FOLDERS, ids=lambda prepare: prepare.__name__)
 def test_bad_folders(through, tmp_path, monkeypatch, capsys, prepare):
     folder = tmp_path / "run"
-    shutil.copytree(through[0], folder)
+    shutil.copytree(through.folder, folder)
     arguments = prepare(folder)
     before = snapshot(tmp_path)
     status, out, err = call(monkeypatch, capsys, "--out", str(folder), *arguments)
@@ -627,7 +632,7 @@ def test_no_room_on_the_disk_ends_with_one_line_and_keeps_the_checkpoints(tmp_pa
     monkeypatch.setattr(checkpoint, "save", full)
     status, _, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"))
     assert status == 1
-    assert err == ("error: No space left on device; what was saved before is whole, and --resume goes on from there\n")
+    assert err == ("error: No space left on device; what was saved is intact, and --resume goes on from there\n")
     assert [path.name for path in checkpoint.numbered(tmp_path / "run" / "checkpoints")] == ["00000000", "00000006"]
 
 
@@ -653,13 +658,15 @@ def test_a_signal_stops_saves_and_says_how_to_go_on(tmp_path, number, status):
     second = launch(folder, "--resume")  # while the first is at work
     out, err = second.communicate(timeout=60)
     assert (second.returncode, out) == (2, "")
-    assert "another process is at work on this run" in err
+    assert "another process is working on this run" in err
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status
-    said = re.fullmatch(r"stopped and saved after (\d+) epochs and (\d+) steps; to go on: (.*)\n", err)
+    announced, stopped = err.splitlines()
+    assert announced.startswith("stopping: saving after the current step")
+    said = re.fullmatch(r"stopped and saved after (\d+) epochs and (\d+) steps; to go on: (.*)", stopped)
     assert said
-    assert said[3] == f"python -m tests.support.tiny --out {folder} --resume"
+    assert said[3] == f"{sys.executable} -m tests.support.tiny --out {folder} --resume"
     newest = checkpoint.numbered(folder / "checkpoints")[-1]
     assert checkpoint.verify(newest)["epoch"] == int(said[1])
     going_on = launch(folder, "--resume", "--epochs", str(int(said[1]) + 2))
@@ -684,7 +691,7 @@ def test_a_signal_is_not_lost_where_python_drops_exceptions(monkeypatch, capsys)
     began = time.monotonic()
     status, out, err = call(monkeypatch, capsys, experiment=SimpleNamespace(main=main, Config=tiny.Config))
     assert (status, out) == (143, "")
-    assert err.startswith("stopped; what was saved is whole")
+    assert err.startswith("stopped; what was saved is intact")
     assert err.count("\n") == 1
     assert time.monotonic() - began < 5
 
@@ -707,7 +714,7 @@ def test_a_signal_is_not_lost_where_a_library_catches_exceptions(monkeypatch, ca
 
     status, out, err = call(monkeypatch, capsys, experiment=SimpleNamespace(main=main, Config=tiny.Config))
     assert (status, out) == (143, "")
-    assert err.startswith("stopped; what was saved is whole")
+    assert err.startswith("stopped; what was saved is intact")
     assert err.count("\n") == 1
 
 

@@ -14,6 +14,8 @@ from typing import Annotated, Any, cast
 
 import jax
 import tyro
+from jaxgen.command import parse, provide_cpu_devices, say_why
+from jaxgen.run import git_commit, write_json
 
 from experiments.benchmark import processes, report
 from experiments.benchmark.cases import CASES, GROUPS
@@ -23,9 +25,7 @@ from experiments.benchmark.images import at_hand, load
 from experiments.benchmark.profile import profile
 from experiments.benchmark.race import COMPILED, EAGER, OURS, Effort, Jaxgen, PyTorch, race_generation, race_training
 from jaxgen import data
-from jaxgen.command import parse, provide_cpu_devices, say_why
 from jaxgen.errors import InputError
-from jaxgen.run import git_commit, write_json
 
 QUICK = Effort(rivals=(EAGER,), rounds=6, training=0.25, products=2, generating_rounds=0, profiled=0, starts=0)
 

@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
+from jaxgen.config import DataConfig
 
 import jaxgen
 from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
-from jaxgen.config import DataConfig
 from jaxgen.data import Images
 from jaxgen.models import autoencoder, completion, dcgan, vae
 from jaxgen.training import PyTree, Source

@@ -80,10 +80,11 @@ def train_for_memory(system: str, name: str, *shape: str) -> dict[str, Any]:
     """Train ten steps, or a few more."""
     size = tuple(map(int, shape))
     if system == "jaxgen":
+        from jaxgen.command import provide_cpu_devices
+
         from experiments.benchmark.cases import CASES
         from experiments.benchmark.images import random_images
         from experiments.benchmark.race import Jaxgen
-        from jaxgen.command import provide_cpu_devices
 
         case = CASES[name]()
         provide_cpu_devices(case.config)
@@ -114,9 +115,10 @@ def follow_command(how_far: str, module: str, options: list[str]) -> dict[str, A
     stopwatch = Stopwatch()
     with stopwatch.part("importing"):
         experiment = importlib.import_module(module)
+    from jaxgen.command import command
+
     from experiments.benchmark import images
     from jaxgen import checkpoint, data, pictures, run, training
-    from jaxgen.command import command
 
     data.load = images.load
     drawing = [(pictures, name) for name, _ in inspect.getmembers(pictures, inspect.isfunction)]

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxgen.run import find_devices
 
 from experiments.benchmark.cases import Case
 from experiments.benchmark.figures import compared
 from experiments.benchmark.stopwatch import Stopwatch
 from jaxgen import training
 from jaxgen.data import Images
-from jaxgen.run import find_devices
 
 OURS, EAGER, COMPILED = "jaxgen", "pytorch_eager", "pytorch_compiled"
 

@@ -68,7 +68,7 @@ def load(
     """
     _check(split, size, channels, crop, test_fraction)
     division = splits.Division(test_fraction, split_seed)
-    loaded = _read(name, split, Target(size, channels, crop), division, skip_bad, Report(log))
+    loaded = _read(name, split, Target(size and (size[0], size[1]), channels, crop), division, skip_bad, Report(log))
     return loaded._replace(images=np.require(loaded.images, np.uint8, ["C", "W"]))
 
 
@@ -142,10 +142,16 @@ def _suggestion(name: str) -> str:
     return f"did you mean {squeezed[close[0]]}? " if close else ""
 
 
+def _is_size(size: object) -> bool:
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        return False
+    return all(isinstance(side, int | np.integer) and side >= 1 for side in size)
+
+
 def _check(split: str, size: Size | None, channels: int | None, crop: bool, test_fraction: float) -> None:
     if split not in ("train", "test"):
         raise InputError(f"there is no split {split!r}: take train or test")
-    if size is not None and (len(size) != 2 or min(size) < 1):
+    if size is not None and not _is_size(size):
         raise InputError(f"size is a height and a width of at least one pixel, not {size}")
     if channels not in (None, 1, 3):
         raise InputError(f"channels is 1 (gray) or 3 (RGB), not {channels}")

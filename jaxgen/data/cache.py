@@ -48,24 +48,23 @@ def folder() -> Path:
         return expand_user(given, "JAXGEN_DATA")
     import pooch
 
-    return expand_user(str(pooch.os_cache("jaxgen")), "the cache folder", "set JAXGEN_DATA to a folder for data")
+    try:
+        return Path(pooch.os_cache("jaxgen")).expanduser()
+    except RuntimeError:
+        raise InputError("there is no home folder to keep data in: set JAXGEN_DATA to a folder for them") from None
 
 
-def expand_user(path: str, name: str, remedy: str = "give the path in full") -> Path:
-    """Replace a leading `~` or `~user`.
-
-    Args:
-        path: a path.
-        name: what the path is, for the error message.
-        remedy: what to do if it fails, for the error message.
+def expand_user(path: str, name: str) -> Path:
+    """Replace a leading `~` or `~user`. `name` is what the path is, for the error message.
 
     Raises:
         InputError: there is no such home folder.
     """
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # no HOME and no such user, as in many containers, or an unknown user
-        raise InputError(f"{name}: the home folder of {path} is not known; {remedy}") from None
+    except RuntimeError:  # no HOME and no entry for the user, as in many containers, or an unknown user
+        home = Path(path).parts[0]
+        raise InputError(f"{name}: there is no home folder {home}; give the path in full") from None
 
 
 def fingerprint(*parts: Any) -> str:

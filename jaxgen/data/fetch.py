@@ -1,4 +1,4 @@
-"""Downloads, for those who have a network; those who have none hear so within seconds."""
+"""Downloads. A missing network is noticed within seconds."""
 
 import queue
 import threading
@@ -7,15 +7,15 @@ from pathlib import Path
 
 from jaxgen.errors import InputError
 
-_PATIENCE = 3.0  # seconds for any of the servers to answer at all
-_SILENCE = 30.0  # seconds without a byte, after which a download has broken off
+_PATIENCE = 3.0  # seconds within which a server has to answer
+_SILENCE = 30.0  # seconds without data after which a download counts as broken off
 
 
 def first_to_answer(urls: list[str]) -> str | None:
-    """The first of these addresses that says it has the file, or None if none does within three seconds.
+    """Return the first URL whose server confirms that it has the file, or None if none does within three seconds.
 
-    Each is asked in a thread of its own, because looking up a name has no time limit: without a network it can take
-    half a minute. Such a thread is left to itself.
+    Each server is asked in a thread of its own, because a name look-up has no timeout: without a network it can take
+    half a minute. Such a thread is abandoned.
     """
     answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     for url in urls:
@@ -35,17 +35,17 @@ def _ask(url: str, answers: "queue.SimpleQueue[str | None]") -> None:
     import pooch
 
     try:
-        there = pooch.HTTPDownloader(timeout=_PATIENCE)(url, "", None, check_only=True)
-    except Exception:  # whatever is wrong with the network, the answer is no
-        there = False
-    answers.put(url if there else None)
+        exists = pooch.HTTPDownloader(timeout=_PATIENCE)(url, "", None, check_only=True)
+    except Exception:  # any trouble with the network means no
+        exists = False
+    answers.put(url if exists else None)
 
 
 def download(url: str, path: Path) -> None:
-    """Fetches an address into a file. What comes is not checked here.
+    """Download a URL to a file. The content is not checked here.
 
     Raises:
-        InputError: the download broke off, and where.
+        InputError: the download broke off. The message says where.
     """
     import pooch
 

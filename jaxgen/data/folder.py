@@ -50,7 +50,7 @@ class _Split(NamedTuple):
         classes: names of the classes of all splits.
         held_out: the number of files in the other split, if this one is for training.
         left_out: the number of files that are not pictures, by the ending of their names.
-        unused: sub-folders that are no part of either split.
+        unused: sub-folders, and images beside them, that are no part of either split.
     """
 
     examples: list[Example]
@@ -75,7 +75,8 @@ def read(
     _check_is_folder(root, name)
     files = _find_split(root, split, division)
     title = cache.fingerprint(root.resolve(), split, target, skip_bad, division)
-    origin = cache.fingerprint(files.classes, [(file, label, _state(file)) for file, label in files.examples])
+    states = [(str(file.relative_to(root)), label, _state(file)) for file, label in files.examples]
+    origin = cache.fingerprint(files.classes, states)
     make = partial(_decode, name, files, target, skip_bad, report)
     prepared = cache.cached(f"folder-{title[:32]}", origin, make)
     line = summary(name, split, prepared.images, target, prepared.distorted, files.held_out)
@@ -116,7 +117,7 @@ def _kinds(left_out: Counter[str]) -> str:
 
 
 def _find_split(root: Path, split: str, division: splits.Division) -> _Split:
-    below = sorted(name for name in _sub_folders(root) if not _is_ignored(name))
+    below = [name for name in _entries(root) if not _is_ignored(name)]
     folders: dict[str, list[str]] = {}
     for name in below:
         if kind := splits.kind_of_split(name):
@@ -139,8 +140,10 @@ def _find_split(root: Path, split: str, division: splits.Division) -> _Split:
             f"folder:{root} has {'/ and '.join(name for names in folders.values() for name in names)}/ but no train/"
         )
     [train], [test] = folders["train"], folders[test_kind]
-    unused = tuple(f"{name}/" for name in below if name not in (train, test))
-    return _pair(root / train, root / test, split)._replace(unused=unused)
+    unused = [f"{name}/" for name in below if name not in (train, test)]
+    if beside := sum(Path(name).suffix.lower() in suffixes() for name in _entries(root, folders=False)):
+        unused.append(f"{beside:,} image{'s' * (beside > 1)} beside the splits")
+    return _pair(root / train, root / test, split)._replace(unused=tuple(unused))
 
 
 def _refuse_hidden_splits(root: Path, below: list[str]) -> None:
@@ -151,7 +154,7 @@ def _refuse_hidden_splits(root: Path, below: list[str]) -> None:
             "with a sub-folder for each class in both"
         )
     for name in below:
-        deeper = _sub_folders(root / name)
+        deeper = _entries(root / name)
         if {splits.kind_of_split(inner) for inner in deeper} - {None} > {"train"} or splits.look_like_splits(deeper):
             raise InputError(
                 f"folder:{root} has splits one level down, in {name}/: name that folder, folder:{root / name}, "
@@ -228,10 +231,11 @@ def _check_scan(folder: Path, by_class: dict[str, list[Path]], left_out: Counter
         raise InputError(f"{folder} holds images and also sub-folders of images: sort all into sub-folders, or none")
 
 
-def _sub_folders(folder: Path) -> list[str]:
+def _entries(folder: Path, folders: bool = True) -> list[str]:
+    """Names of the sub-folders, or of everything else, in a folder."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
+            return sorted(entry.name for entry in entries if entry.is_dir() == folders)
     except OSError:  # reported where the folder is scanned
         return []
 

@@ -13,6 +13,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -268,7 +269,8 @@ def read(name: str, split: str, target: Target, report: Report) -> Images:
 
     def make() -> cache.Prepared:
         images = _originals(name, split, report)
-        return cache.Prepared(images._replace(images=fit_all(images.images, target)))
+        progress = partial(report.progress, task=f"{name}: resizing")
+        return cache.Prepared(images._replace(images=fit_all(images.images, target, progress)))
 
     if not all(file.digest for file in collection.files[split]):
         return make().images
@@ -361,8 +363,10 @@ def _find(collection: Collection, original: Original) -> tuple[Path, bytes] | No
         blob = files.contents(path)
         if _is_genuine(blob, original):
             return path, blob
-        if place in _SHARED and _is_published(blob):
+        if place in _SHARED and _is_published(blob, original.name):
             continue  # MNIST and Fashion-MNIST use the same names, so in a shared place it may be the other one
+        if original.digest is None:
+            raise InputError(f"{path} is another data set's file of the same name; replace it")
         remedy = "replace it, or remove it to have it downloaded" if collection.sources else "replace it"
         raise InputError(
             f"{path} is damaged or another file: its checksum is not the published one, {original.digest}; {remedy}"
@@ -371,16 +375,18 @@ def _find(collection: Collection, original: Original) -> tuple[Path, bytes] | No
 
 
 def _is_genuine(blob: bytes, original: Original) -> bool:
-    """Whether a file has its published checksum, or, where there is none, at least not that of another data set."""
+    """Whether a file has its published checksum, or, where there is none, not that of another data set's file."""
     if original.digest is None:
-        return not _is_published(blob)
+        return not _is_published(blob, original.name)
     method = hashlib.sha256 if len(original.digest) == 64 else hashlib.md5
     return method(blob, usedforsecurity=False).hexdigest() == original.digest
 
 
-def _is_published(blob: bytes) -> bool:
+def _is_published(blob: bytes, name: str) -> bool:
+    """Whether these are the bytes of the file of this name of any data set."""
     splits = (split for collection in COLLECTIONS.values() for split in collection.files.values())
-    return any(original.digest and _is_genuine(blob, original) for split in splits for original in split)
+    same_name = (file for split in splits for file in split if file.name == name)
+    return any(file.digest and _is_genuine(blob, file) for file in same_name)
 
 
 def _provide(

@@ -7,6 +7,7 @@ array is made from bytes that the file really holds.
 
 import pickletools
 import re
+import warnings
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -19,7 +20,8 @@ _BUFFER = {f"{core}.numeric _frombuffer" for core in _CORES}
 _SCALAR = {f"{core}.multiarray scalar" for core in _CORES}
 _DTYPE = {"numpy dtype"}
 _ENCODE = {"_codecs encode"}
-_NAMES = {"numpy ndarray"} | _ARRAY | _BUFFER | _SCALAR | _DTYPE | _ENCODE
+_EMPTY_BYTES = {"__builtin__ bytes", "builtins bytes"}  # how Python 3 writes b"" for Python 2
+_NAMES = {"numpy ndarray"} | _ARRAY | _BUFFER | _SCALAR | _DTYPE | _ENCODE | _EMPTY_BYTES
 _DTYPE_CODE = re.compile(r"[<>|=]?[biufc]\d{1,2}")  # of booleans and numbers
 
 _MARK = object()
@@ -49,7 +51,9 @@ def loads(content: bytes) -> Any:
         ValueError: it is damaged, or holds something else than arrays, bytes, text, numbers, lists and dicts.
     """
     try:
-        return _run(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about escape sequences in text that is damaged
+            return _run(content)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"it is damaged, or no plain pickle: {error}") from None
 
@@ -169,6 +173,8 @@ def _call(function: _Name, arguments: tuple[Any, ...]) -> Any:
         if encoding not in ("latin1", "latin-1"):
             raise ValueError(f"the encoding {encoding!r} is not allowed")
         return _of_type(text, str).encode("latin-1")
+    if function in _EMPTY_BYTES and not arguments:
+        return b""
     raise ValueError(f"{function.replace(' ', '.')} cannot be called")
 
 

@@ -36,7 +36,10 @@ def read(name: str, split: str, target: Target, report: Report) -> Images:
 
 def is_prepared(name: str) -> bool:
     """Whether a data set can be read without preparing it."""
-    return _installed() and _prepared(name) is not None
+    try:
+        return _installed() and _prepared(name) is not None
+    except InputError:  # there is no home folder that it could be in
+        return False
 
 
 def _installed() -> bool:
@@ -57,7 +60,7 @@ def _prepared(name: str) -> Path | None:
 
 def _home() -> Path:
     given = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return cache.expand_user(given, "the folder of TensorFlow Datasets", "set TFDS_DATA_DIR")
+    return cache.expand_user(given, "TFDS_DATA_DIR")
 
 
 def _number(place: Path) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from typing import Annotated, ClassVar, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +31,16 @@ class Config(runs.Config):
     """A setting of two numbers, or one for both."""
 
     cpu_devices: ClassVar[int] = 2
+
+
+class Mean(nn.Module):
+    """A parameter of the shape of the points."""
+
+    input_shape: ClassVar[tuple[int, ...]] = (8, 8, 1)
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.param("mean", nn.initializers.normal(1.0), self.input_shape) + 0 * x
 
 
 class State(NamedTuple):
@@ -68,7 +79,7 @@ NOTES = {"the error is below 0.4": lambda metrics: metrics["loss"] < 0.4}
 @runs.experiment
 def main(config: Config, data: np.ndarray | None = None) -> runs.Outcome:
     """Learn the average of 22 points."""
-    with runs.start(config, as_source(points() if data is None else data)) as run:
+    with runs.start(config, as_source(points() if data is None else data), Mean()) as run:
 
         def draw(epoch: int, state: State) -> None:
             noise = jax.random.uniform(run.key("samples", epoch), (4, 8, 8, 1))
