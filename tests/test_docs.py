@@ -25,25 +25,16 @@ PAGES = {
 }
 NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))
 DOWNLOADED = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
-FENCE = re.compile(r"^(<!-- waits for .* -->\n)?```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"python -m ((?:experiments|tests)\.\w+)([^`\n#]*)")
 
 
-def blocks(text: str, *, waiting: bool) -> list[tuple[int, str]]:
-    """The fenced Python blocks, each with the number of its first line; with those that wait for an API, or without."""
-    matches = [match for match in FENCE.finditer(text) if waiting or not match[1]]
-    return [(text.count("\n", 0, match.start(2)) + 1, match[2]) for match in matches]
+def blocks(text: str) -> list[tuple[int, str]]:
+    """The fenced Python blocks, each with the number of its first line."""
+    return [(text.count("\n", 0, match.start(1)) + 1, match[1]) for match in FENCE.finditer(text)]
 
 
-def run(page: str, *, waiting: bool) -> None:
-    """Run a page's blocks in order, in a namespace of their own."""
-    namespace = {"__name__": "__main__"}
-    for line, block in blocks(PAGES[page], waiting=waiting):
-        exec(compile("\n" * (line - 1) + block, page, "exec"), namespace)
-
-
-WITH_PYTHON = [name for name, text in PAGES.items() if blocks(text, waiting=True)]
-WAITING = [name for name, text in PAGES.items() if "<!-- waits for " in text]
+WITH_PYTHON = [name for name, text in PAGES.items() if blocks(text)]
 
 
 @pytest.fixture
@@ -64,19 +55,14 @@ def without_downloads(monkeypatch):
 @pytest.mark.parametrize("page", WITH_PYTHON)
 def test_page_runs(page, tmp_path, monkeypatch, without_downloads):
     monkeypatch.chdir(tmp_path)
-    run(page, waiting=False)
-
-
-@pytest.mark.xfail(strict=True, reason="blocks marked `<!-- waits for … -->`: once they run, remove the marks and this")
-@pytest.mark.parametrize("page", WAITING)
-def test_page_runs_with_blocks_that_wait(page, tmp_path, monkeypatch, without_downloads):
-    monkeypatch.chdir(tmp_path)
-    run(page, waiting=True)
+    namespace = {"__name__": "__main__"}
+    for line, block in blocks(PAGES[page]):
+        exec(compile("\n" * (line - 1) + block, page, "exec"), namespace)
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON)
 def test_page_says_what_it_downloads(page):
-    code = "".join(block for _, block in blocks(PAGES[page], waiting=True))
+    code = "".join(block for _, block in blocks(PAGES[page]))
     named = [name for name in DOWNLOADED if f'"{name}"' in code]
     assert not named or "download" in PAGES[page]
 

@@ -63,7 +63,7 @@ def test_sdist_holds_nothing_that_a_tool_left_behind(sdist):
     top = {name.partition("/")[0] for name in sdist}
     files = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "SECURITY.md", ".gitignore"}
     assert top == files | {"pyproject.toml", "mkdocs.yml", "PKG-INFO", "jaxgen", "experiments", "tests", "docs"}
-    assert not [name for name in sdist if re.search(r"__pycache__|\.pyc$|\.ipynb_checkpoints|/runs/", name)]
+    assert not [name for name in sdist if re.search(r"__pycache__|\.pyc$|\.ipynb_checkpoints|^runs/", name)]
 
 
 def test_versions_agree():
