@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 import jaxgen
 from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
-from jaxgen import run
+from jaxgen import runs
 from tests.test_run import bits, call, contents, edit, snapshot
 
 EXPERIMENTS = [conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist]
@@ -37,8 +37,14 @@ def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("JAXGEN_DATA", str(tmp_path_factory.mktemp("cache")))
 
 
-def pictures(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder / "pictures")) for path in (folder / "pictures").rglob("*.*")}
+def drawn(folder: Path) -> set[str]:
+    """The pictures and weights of a run: `epochs/001/samples.png` as `001/samples.png`."""
+    paths = [*(folder / "epochs").rglob("*.*"), *(folder / "final").rglob("*.*")]
+    return {str(path.relative_to(folder)).removeprefix("epochs/") for path in paths}
+
+
+def epoch_lines(out: str) -> list[str]:
+    return [line for line in out.splitlines() if re.match(r"epoch \d+/", line)]
 
 
 def metrics(folder: Path) -> list[dict]:
@@ -49,7 +55,7 @@ def metrics(folder: Path) -> list[dict]:
 def test_help(experiment, monkeypatch, capsys):
     status, out, err = call(monkeypatch, capsys, "--help", experiment=experiment)
     assert (status, err) == (0, "")
-    assert f"python -m {experiment.__name__}" in out
+    assert f"-m {experiment.__name__}" in out
     assert "--data STR" in out
 
 
@@ -69,13 +75,18 @@ def test_dcgan_digits(tmp_path, monkeypatch, capsys):
         monkeypatch, capsys, "--epochs", "3", "--out", str(through), *options, experiment=dcgan_digits
     )
     assert (status, err) == (0, "")
-    assert [line[:9] for line in out.splitlines()[:4]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3", "trained t"]
+    assert [line[:9] for line in out.splitlines() if line.startswith("epoch")] == [
+        "epoch 1/3", "epoch 2/3", "epoch 3/3",
+    ]  # fmt: skip
+    assert "data      digits: 1,797 images of 8×8×1, 10 classes; none held out" in out
     assert "trained to epoch 3 in 0:" in out
-    assert {"samples_000.png", "samples_002.png", "samples_003.png", "digits.png", "first_ten.png"} <= pictures(through)
-    assert {"errors.png", "accuracies.png", "training.gif", "frames/frame_001.png"} <= pictures(through)
-    with Image.open(through / "pictures" / "samples_000.png") as sheet:
+    assert {"000/samples.png", "002/samples.png", "final/samples.png", "000/digits.png"} <= drawn(through)
+    assert {"000/first_ten.png", "final/errors.png", "final/accuracies.png", "final/training.gif"} <= drawn(through)
+    assert {"001/frame.png", "final/generator.safetensors", "final/discriminator.safetensors"} <= drawn(through)
+    assert "003/samples.png" not in drawn(through)
+    with Image.open(through / "epochs" / "000" / "samples.png") as sheet:
         assert sheet.size == (160, 160)
-    with Image.open(through / "pictures" / "training.gif") as animation:
+    with Image.open(through / "final" / "training.gif") as animation:
         assert animation.n_frames == 4
     figures = {"error_fake", "error_real", "accuracy_fake", "accuracy_real"}
     assert metrics(through)[0].keys() == {"epoch", "seconds"} | figures
@@ -100,19 +111,22 @@ def test_rnn_complete_compares_both_cells(tmp_path, images, monkeypatch, capsys)
     assert (status, err) == (0, "")
     assert re.search(r"training time, LSTM − GRU: -?\d+\.\d s", out)
     for cell in ("lstm", "gru"):
-        drawn = {f"completed_{epoch:03d}.png" for epoch in (0, 1, 2)} | {"original.png", "loss.png"}
-        assert pictures(tmp_path / "run" / cell) == drawn
+        assert drawn(tmp_path / "run" / cell) == {f"00{epoch}/completed.png" for epoch in (0, 1, 2)} | {
+            "000/original.png", "final/completed.png", "final/loss.png", "final/model.safetensors",
+        }  # fmt: skip
         assert len(metrics(tmp_path / "run" / cell)) == 2
-        with Image.open(tmp_path / "run" / cell / "pictures" / "completed_002.png") as strip:
+        with Image.open(tmp_path / "run" / cell / "final" / "completed.png") as strip:
             assert strip.size == (4 * (6 + 2), 8 + 2)
-    compared = {path.name for path in (tmp_path / "run").glob("*.png")}
-    assert compared == {"losses.png", "completed_000.png", "completed_001.png", "completed_002.png"}
+    compared = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").glob("[ef]*/**/*.png")}
+    completed = {f"epochs/00{epoch}/completed.png" for epoch in (0, 1, 2)}
+    assert compared == completed | {"final/losses.png", "final/completed.png"}
+    assert all(cell in line for line, cell in zip(epoch_lines(out), ["lstm", "lstm", "gru", "gru"], strict=True))
     status, out, err = call(
         monkeypatch, capsys, "--resume", "--epochs", "3", "--out", str(tmp_path / "run"), experiment=rnn_complete
     )
     assert (status, err) == (0, "")
     assert len(metrics(tmp_path / "run" / "gru")) == 3
-    (tmp_path / "run" / "gru" / "model.safetensors").unlink()  # as if it were to have gone further
+    (tmp_path / "run" / "gru" / "finished.json").unlink()  # as if it were to have gone further
     before = snapshot(tmp_path / "run")
     status, out, err = call(
         monkeypatch, capsys, "--resume", "--epochs", "2", "--out", str(tmp_path / "run"), experiment=rnn_complete
@@ -131,7 +145,7 @@ def test_rnn_complete_compares_as_many_epochs_of_both(tmp_path, capsys):
         cell: {"loss": [0.3, 0.2, 0.1][:epochs], "seconds": [float(epochs)] * epochs}
         for cell, epochs in (("lstm", 3), ("gru", 2))
     }
-    rnn_complete.compare(run.Group(config, None), config, histories)
+    rnn_complete.compare(runs.Group(config, None, {}), config, histories)
     assert "training time, LSTM − GRU: 2.0 s" in capsys.readouterr().out
 
 
@@ -161,10 +175,12 @@ def test_conv_autoencoder(tmp_path, images, monkeypatch, capsys):
     options = ["--data", images, "--size", "8", "12", "--channels", "1", "--batch-size", "5", "--epochs", "2"]
     status, _, err = call(monkeypatch, capsys, *options, "--out", str(tmp_path / "run"), experiment=conv_autoencoder)
     assert (status, err) == (0, "")
-    assert pictures(tmp_path / "run") == {"reconstructed_000.png", "reconstructed_002.png", "loss.png"}
-    assert json.loads((tmp_path / "run" / "results.json").read_text()).keys() == {"test_mse"}
+    assert drawn(tmp_path / "run") == {
+        "000/reconstructed.png", "final/reconstructed.png", "final/loss.png", "final/model.safetensors",
+    }  # fmt: skip
+    assert json.loads((tmp_path / "run" / "finished.json").read_text())["results"].keys() == {"test_mse"}
     again = ["--data", images, "--size", "8", "12", "--channels", "1", "--batch-size", "5", "--epochs", "1"]
-    weights = ["--weights", str(tmp_path / "run" / "model.safetensors"), "--out", str(tmp_path / "again")]
+    weights = ["--weights", str(tmp_path / "run" / "final" / "model.safetensors"), "--out", str(tmp_path / "again")]
     status, _, err = call(monkeypatch, capsys, *again, *weights, experiment=conv_autoencoder)
     assert (status, err) == (0, "")
     assert metrics(tmp_path / "again")[0]["loss"] < metrics(tmp_path / "run")[0]["loss"]
@@ -176,7 +192,7 @@ def test_a_run_stopped_before_its_first_checkpoint_still_starts_from_the_weights
         assert call(monkeypatch, capsys, *options, experiment=conv_autoencoder)[0] == 0
 
     train("first", "--seed", "1")
-    weights = ("--weights", str(tmp_path / "first" / "model.safetensors"))
+    weights = ("--weights", str(tmp_path / "first" / "final" / "model.safetensors"))
     train("through", *weights)
     train("stopped", *weights)
     for path in (tmp_path / "stopped").iterdir():
@@ -214,21 +230,19 @@ def test_dcgan_mnist(tmp_path, images, monkeypatch, capsys):
     options = ["--data", images, "--batch-size", "5", "--epochs", "2", "--sample-at", "1"]
     status, _, err = call(monkeypatch, capsys, *options, "--out", str(tmp_path / "run"), experiment=dcgan_mnist)
     assert (status, err) == (0, "")
-    assert pictures(tmp_path / "run") == {"samples_001.png", "samples_002.png", "losses.png"}
-    weights = {path.name for path in (tmp_path / "run").glob("*.safetensors")}
-    networks = ("generator", "discriminator")
-    assert weights == {f"{name}{suffix}.safetensors" for name in networks for suffix in ("", "_001", "_002")}
+    files = {"samples.png", "generator.safetensors", "discriminator.safetensors"}
+    at_the_end = {f"final/{name}" for name in {*files, "losses.png"}}
+    assert drawn(tmp_path / "run") == {f"001/{name}" for name in files} | at_the_end
     assert metrics(tmp_path / "run")[0].keys() == {"epoch", "loss_discriminator", "loss_generator", "seconds"}
     longer = ["--resume", "--epochs", "3", "--out", str(tmp_path / "run")]
-    own = {"encoder.safetensors", "encoder_512.safetensors"}  # the user's, to be left alone
-    for name in own:
-        save_file({"weight": np.zeros(1)}, tmp_path / "run" / name)
+    save_file({"weight": np.zeros(1)}, tmp_path / "run" / "encoder.safetensors")  # the user's, to be left alone
     assert call(monkeypatch, capsys, *longer, experiment=dcgan_mnist)[0] == 0
-    weights = {path.name for path in (tmp_path / "run").glob("*.safetensors")}
-    assert weights == own | {f"{name}{suffix}.safetensors" for name in networks for suffix in ("", "_001", "_003")}
-    last = tmp_path / "run" / "discriminator.safetensors"
+    assert drawn(tmp_path / "run") == {f"001/{name}" for name in files} | at_the_end
+    assert (tmp_path / "run" / "encoder.safetensors").exists()
+    last = tmp_path / "run" / "final" / "discriminator.safetensors"
     content = last.read_bytes()
     last.unlink()  # as if the run had been killed between the two files
+    (tmp_path / "run" / "finished.json").unlink()
     assert call(monkeypatch, capsys, *longer, experiment=dcgan_mnist)[0] == 0
     assert last.read_bytes() == content
 
@@ -238,19 +252,19 @@ def test_vae_mnist(tmp_path, images, monkeypatch, capsys):
     options = ["--data", images, "--batch-size", "6", "--epochs", "1", "--latent", "3", "--out", out]
     status, _, err = call(monkeypatch, capsys, *options, experiment=vae_mnist)
     assert (status, err) == (0, "")
-    always = {"latent_points.png", "latent_grid.png", "loss.png"}
-    assert pictures(tmp_path / "run") == always | {
-        f"{name}_00{e}.png" for name in ("real_image", "image") for e in (0, 1)
+    last = {"latent_points.png", "latent_grid.png", "loss.png", "real_image.png", "image.png", "model.safetensors"}
+    assert drawn(tmp_path / "run") == {f"final/{name}" for name in last} | {
+        f"00{epoch}/{name}.png" for name in ("real_image", "image") for epoch in (0, 1)
     }
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    results = json.loads((tmp_path / "run" / "finished.json").read_text())["results"]
     assert results["test_loss"] == pytest.approx(results["test_reconstruction"] + results["test_kl"], rel=1e-5)
     edit(tmp_path / "run", lambda found: found["options"].update(weights="gone.safetensors"))  # what it started from
     status, said, err = call(monkeypatch, capsys, "--out", out, "--test", experiment=vae_mnist)
     assert (status, err) == (0, "")
-    assert said == "  ".join(f"{name} {value:.2f}" for name, value in results.items()) + "\n"
+    assert "  ".join(f"{name} {value:.2f}" for name, value in results.items()) + "\n" in said
     status, said, err = call(monkeypatch, capsys, "--out", out, "--test", "--latent", "2", experiment=vae_mnist)
     assert (status, said, err.count("\n")) == (2, "", 1)
-    assert f"--latent 2: the run in {out} has 3" in err
+    assert f"--latent 2: the run in {out} has --latent 3" in err
     status, said, err = call(monkeypatch, capsys, "--out", out, "--morph", "0", "1", "0", experiment=vae_mnist)
     assert (status, err) == (0, "")
     with Image.open(tmp_path / "run" / "samples" / "morph_0_1_0.gif") as animation:

@@ -18,7 +18,7 @@ import torch
 
 from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
 from jaxgen import torch_weights
-from jaxgen.layers import initial
+from jaxgen.layers import init_variables
 from jaxgen.models.completion import RowCompleter
 from tests.test_run import call, snapshot
 
@@ -27,7 +27,7 @@ Asked = tuple[ModuleType, list[str], str]  # the experiment, its arguments, and 
 
 def good_weights() -> dict[str, np.ndarray]:
     module = RowCompleter("gru", 256, 56)
-    return torch_weights.state_dict(module, initial(module, jax.random.key(0)))
+    return torch_weights.state_dict(module, init_variables(module, jax.random.key(0)))
 
 
 def weights_file(name: str, content: bytes, said: str) -> Callable[[Path], Asked]:
@@ -149,7 +149,7 @@ def out(files: dict[str, str], *arguments: str, said: str, place: str = "run") -
 
 def config(experiment: str = "experiments.dcgan_digits", **changes: object) -> str:
     stored = dcgan_digits.Config().stored() | changes
-    return json.dumps({"experiment": experiment, "options": stored, "data_sha256": "0"})
+    return json.dumps({"layout": 2, "experiment": experiment, "options": stored, "data_sha256": "0"})
 
 
 def a_link_to_nowhere(folder: Path) -> Asked:
@@ -158,7 +158,7 @@ def a_link_to_nowhere(folder: Path) -> Asked:
 
 
 HEADER = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 800]}}).encode()
-FLOAT8 = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}).encode()
+FLOAT8 = json.dumps({"a": {"dtype": "X9", "shape": [1], "data_offsets": [0, 1]}}).encode()
 HOSTILE: dict[str, Callable[[Path], Asked]] = {
     "a pickle that runs code": a_pickle_that_runs_code,
     "a .pth with a pickle that runs code": a_pth_with_a_pickle_that_runs_code,

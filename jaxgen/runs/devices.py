@@ -9,7 +9,6 @@ import jax
 from jaxgen.errors import InputError
 from jaxgen.runs.config import Config, option
 
-
 _MOST_CPU_DEVICES = 256
 
 

@@ -5,8 +5,8 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxgen.errors import InputError
 from jaxgen.durable import make_folder
+from jaxgen.errors import InputError
 from jaxgen.runs.config import option
 from jaxgen.signals import say
 

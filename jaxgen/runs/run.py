@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import sys
-import time
 import types
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ from jaxgen.runs.outcome import History, Outcome, pictures_in
 from jaxgen.runs.progress import Progress
 from jaxgen.runs.resume import At, Finished, New, Start, decide, newest_good
 from jaxgen.runs.session import session
-from jaxgen.signals import StopRequest, available, say, stop_on_signals
+from jaxgen.signals import available, say, stop_on_signals
 from jaxgen.training import Carry, Loop, PyTree, Recipe, Slice, Source, as_source, check_batch_size
 
 ConfigT = TypeVar("ConfigT", bound=Config)
