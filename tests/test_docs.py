@@ -1,8 +1,8 @@
 """The documentation: its Python blocks run in order, its commands take the options shown, its links lead somewhere.
 
 A page runs offline and quickly. Data sets that would be downloaded are replaced by a few hundred of scikit-learn's
-digits, and a page that names one of them must say that it downloads it. One page imports torch, so this file is left out
-where PyTorch is not installed (conftest.py).
+digits, and a page that names one of them must say that it downloads it. One page imports torch, so this file is left
+out where PyTorch is not installed (conftest.py).
 """
 
 import re
