@@ -5,6 +5,7 @@ import re
 from functools import partial
 from unittest import mock
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from jaxgen.ops.conv import _winograd, conv, conv_transpose
+from jaxgen.ops.conv import _winograd, conv, conv_general_dilated, conv_transpose
 
-# (input [B, H, W, C_in], C_out, window, options). These are large enough for Winograd's form, in tiles of two and of
-# three pixels, with kernels of two and of three strides; one has output padding, and padding beyond a stride.
+# (input [B, H, W, C_in], C_out, window, options). These are large enough for Winograd's form, with kernels of two and
+# of three strides; one has output padding, and padding beyond a stride.
 WIDE_CONV = [
     ((2, 9, 8, 64), 70, (3, 3), {"padding": (1, 1)}),
-    ((4, 14, 18, 16), 64, (4, 4), {"stride": (2, 2), "padding": (1, 1)}),
+    ((4, 14, 18, 20), 64, (4, 4), {"stride": (2, 2), "padding": (1, 1)}),
     ((6, 23, 21, 8), 65, (6, 6), {"stride": (3, 3), "padding": (4, 1)}),
 ]
 WIDE_TRANSPOSE = [
@@ -192,18 +193,168 @@ def test_integers_are_exact():
 @pytest.mark.parametrize(
     ("function", "x", "kernel", "options", "said"),
     [
-        (conv, (1, 4, 4, 3), (3, 3, 2, 5), {}, "3 channels, the kernel takes 2"),
+        (conv, (1, 4, 4, 3), (3, 3, 2, 5), {}, r"\(1, 4, 4, 3\) and kernel \(3, 3, 2, 5\) do not match"),
+        (conv, (1, 4, 4, 3), (5, 3, 3, 3), {}, "does not fit"),
+        (conv, (1, 4, 4, 3), (5, 3, 2, 2), {}, r"\(1, 4, 4, 3\) and kernel \(5, 3, 2, 2\) do not match"),
+        (conv, (1, 4, 4, 4), (2, 2, 2, 5), {"groups": 2}, "with C_out a multiple of 2"),
+        (conv, (1, 4, 4, 4), (2, 2, 4, 4), {"groups": 0}, "groups must be at least 1"),
         (conv, (1, 2, 2, 3), (3, 3, 3, 5), {}, "does not fit"),
         (conv, (4, 4, 3), (3, 3, 3, 5), {}, "four dimensions"),
-        (conv, (1, 4, 4, 3), (3, 3, 3, 5), {"stride": (0, 1)}, "must be positive"),
-        (conv_transpose, (1, 4, 4, 3), (3, 3, 3, 5), {}, "3 channels, the kernel takes 5"),
+        (conv, (1, 4, 4, 0), (3, 3, 0, 5), {}, "no size but the batch may be 0"),
+        (conv, (1, 4, 4, 3), (3, 3, 3, 5), {"stride": (0, 1)}, "stride must be two numbers .* at least 1"),
+        (conv, (1, 4, 4, 3), (3, 3, 3, 5), {"stride": (1, 1, 1)}, r"stride must be two .* not \(1, 1, 1\)"),
+        (conv, (1, 4, 4, 3), (3, 3, 3, 5), {"padding": (1, -1)}, "padding must be two numbers .* at least 0"),
+        (conv, (1, 4, 4, 3), (3, 3, 3, 5), {"dilation": (1, 1, 1)}, "dilation must be two"),
+        (conv_transpose, (1, 4, 4, 3), (3, 3, 3, 5), {}, r"\(1, 4, 4, 3\) and kernel \(3, 3, 3, 5\) do not match"),
+        (conv_transpose, (1, 4, 4, 3), (3, 3, 2, 3), {"groups": 2}, "must divide 3"),
         (conv_transpose, (1, 1, 1, 3), (1, 1, 5, 3), {"padding": (1, 1)}, "leaves nothing"),
         (conv_transpose, (1, 4, 4, 3), (3, 3, 5, 3), {"output_padding": (1, 0)}, "output_padding"),
+        (conv_transpose, (1, 4, 4, 3), (3, 3, 5, 3), {"output_padding": (0, 0, 0)}, "output_padding must be two"),
     ],
 )
-def test_what_does_not_fit_is_refused(function, x, kernel, options, said):
+def test_arguments_that_do_not_match_are_refused(function, x, kernel, options, said):
     with pytest.raises(ValueError, match=said):
         function(jnp.zeros(x), jnp.zeros(kernel), **options)
+
+
+@pytest.mark.parametrize("function", [conv, conv_transpose])
+def test_mixed_dtypes_are_refused(function):
+    with pytest.raises(ValueError, match=r"images \(1, 4, 4, 3\) are float32, the kernel \(3, 3, 3, 3\) is bfloat16"):
+        function(jnp.zeros((1, 4, 4, 3)), jnp.zeros((3, 3, 3, 3), jnp.bfloat16))
+
+
+GROUPS = [
+    (conv, conv2d, (2, 7, 6, 6), 4, (3, 2), {"stride": (2, 1), "padding": (1, 0)}, 2),
+    (conv, conv2d, (2, 5, 6, 3), 6, (3, 3), {"padding": (1, 1)}, 3),
+    (conv_transpose, conv_transpose2d, (2, 4, 3, 6), 4, (4, 4), {"stride": (2, 2), "padding": (1, 1)}, 2),
+    (conv_transpose, conv_transpose2d, (2, 4, 3, 3), 3, (3, 2), {"output_padding": (0, 0)}, 3),
+]
+
+
+@pytest.mark.parametrize(("function", "reference", "shape", "channels", "window", "options", "groups"), GROUPS)
+def test_groups_equal_pytorch(function, reference, shape, channels, window, options, groups, float64):
+    chance, per_group = np.random.default_rng(0), shape[3] // groups
+    kernel = (*window, channels // groups, shape[3]) if function is conv_transpose else (*window, per_group, channels)
+    x, kernel = chance.normal(size=shape), chance.normal(size=kernel)
+    found, w = ours(function, x, kernel, {**options, "groups": groups})
+    for mine, wanted in zip(found, theirs(reference, x, kernel, {**options, "groups": groups}, w), strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=0, atol=1e-12 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(("function", "reference"), [(conv, conv2d), (conv_transpose, conv_transpose2d)])
+def test_an_empty_batch_is_pytorchs(function, reference):
+    x, kernel = np.zeros((0, 6, 5, 4), np.float32), np.ones((3, 3, 4, 4), np.float32)
+    found, w = ours(function, x, kernel, {"stride": (2, 2)})
+    wanted = theirs(reference, x, kernel, {"stride": (2, 2)}, w)
+    assert [array.shape for array in found] == [array.shape for array in wanted]
+    assert not np.any(found[2])
+
+
+NAN_CASES = [
+    (conv, conv2d, (2, 8, 8, 64), 64, (3, 3), {"padding": (1, 1)}),
+    (conv, conv2d, (4, 14, 14, 64), 128, (4, 4), {"stride": (2, 2), "padding": (1, 1)}),
+    (conv_transpose, conv_transpose2d, (4, 7, 7, 128), 64, (4, 4), {"stride": (2, 2), "padding": (1, 1)}),
+    (conv, conv2d, (2, 8, 8, 3), 5, (3, 3), {"padding": (1, 1)}),
+    (conv_transpose, conv_transpose2d, (2, 6, 6, 8), 4, (4, 4), {"stride": (2, 2), "padding": (1, 1)}),
+]
+
+
+@pytest.mark.parametrize("spoilt", ["image", "cotangent"])
+@pytest.mark.parametrize(("function", "reference", "shape", "channels", "window", "options"), NAN_CASES)
+def test_a_nan_reaches_only_what_reads_it(function, reference, shape, channels, window, options, spoilt):
+    """In the output and in both gradients, for every one of four pixels: those of PyTorch's plain sum in float64."""
+    x, kernel = arrays(shape, channels, window, transposed=function is conv_transpose, dtype=np.float32)
+    apply = partial(function, **options)
+    w = np.ones(jax.eval_shape(apply, x, kernel).shape, np.float32)
+
+    @jax.jit
+    def output_and_gradients(x, kernel, w):
+        y, pull = jax.vjp(apply, x, kernel)
+        return [y, *pull(w)]
+
+    for row, column in ((2, 3), (3, 3), (3, 4), (4, 4)):
+        x_spoilt, w_spoilt = x.copy(), w.copy()
+        (x_spoilt if spoilt == "image" else w_spoilt)[1, row, column, 2] = np.nan
+        found = output_and_gradients(x_spoilt, kernel, w_spoilt)
+        wanted = theirs(reference, *(a.astype(np.float64) for a in (x_spoilt, kernel)), options, w_spoilt.astype(float))
+        for mine, reference_value in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(np.isnan(mine), np.isnan(reference_value))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("case", [CASES[7], CASES[8], CASES[len(CONV) + 3], CASES[len(CONV) + 8]])
+def test_16_bit_sums_are_as_good_as_pytorchs(case, dtype):
+    function, reference, shape, channels, window, options = case
+    pair = arrays(shape, channels, window, transposed=function is conv_transpose, dtype=np.float32)
+    low = [jnp.asarray(array, dtype) for array in pair]
+    exact = [np.asarray(array, np.float64) for array in low]
+
+    @jax.jit
+    def output_and_gradients(x, kernel):
+        y, pull = jax.vjp(partial(function, **options), x, kernel)
+        return [y, *pull(jnp.ones_like(y))]
+
+    found = output_and_gradients(*low)
+    ones = np.ones(found[0].shape)
+    wanted = theirs(reference, *exact, options, ones)
+    their_dtype = getattr(torch, dtype)
+    x = torch.from_numpy(exact[0].transpose(0, 3, 1, 2).copy()).to(their_dtype).requires_grad_()
+    kernel = torch.from_numpy(exact[1].transpose(3, 2, 0, 1).copy()).to(their_dtype).requires_grad_()
+    y = reference(x, kernel, **options)
+    y.backward(torch.ones_like(y))
+    outputs = [y.detach(), x.grad]
+    low_torch = [t.double().numpy().transpose(0, 2, 3, 1) for t in outputs]
+    low_torch.append(kernel.grad.double().numpy().transpose(2, 3, 1, 0))
+    for mine, theirs_low, value in zip(found, low_torch, wanted, strict=True):
+        assert mine.dtype == dtype
+        error, allowed = (np.linalg.norm(np.asarray(a, np.float64) - value) for a in (mine, theirs_low))
+        assert error <= 1.2 * allowed
+
+
+FLAX = [
+    ((2, 9, 8, 3), (3, 3, 3, 4), (2, 2), "SAME", {}),
+    ((2, 9, 8, 4), (2, 3, 2, 6), (1, 1), "SAME", {"feature_group_count": 2}),
+    ((2, 9, 8, 3), (3, 3, 3, 4), (1, 2), [(2, 0), (0, 1)], {"rhs_dilation": (2, 1)}),
+    ((2, 9, 8, 3), (3, 3, 3, 4), (1, 1), [(-1, 2), (0, -1)], {}),
+]
+
+
+@pytest.mark.parametrize(("x", "kernel", "stride", "padding", "options"), FLAX)
+def test_conv_general_dilated_is_lax_s_without_its_convolution(x, kernel, stride, padding, options, float64):
+    chance = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(chance.normal(size=shape)) for shape in (x, kernel))
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), **options}
+    ours_, lax_ = (jax.jit(partial(f, window_strides=stride, padding=padding, **options)) for f in
+                   (conv_general_dilated, jax.lax.conv_general_dilated))  # fmt: skip
+    np.testing.assert_allclose(ours_(x, kernel), lax_(x, kernel), rtol=1e-12, atol=1e-12)
+    assert "stablehlo.convolution" not in ours_.lower(x, kernel).as_text()
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "options"),
+    [
+        ((1, 3, 8, 8), (4, 3, 3, 3), (1, 1), {}),
+        ((1, 8, 8, 3), (3, 3, 3, 4), (1, 1), {"lhs_dilation": (2, 2), "dimension_numbers": ("NHWC", "HWIO", "NHWC")}),
+        ((1, 8, 3), (3, 3, 4), (1,), {"dimension_numbers": ("NHC", "HIO", "NHC")}),
+        ((1, 2, 2, 3), (3, 3, 3, 4), (1, 1), {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}),
+        ((1, 8, 8, 3), (3, 3, 3, 4), (1, 1), {"precision": "highest", "dimension_numbers": ("NHWC", "HWIO", "NHWC")}),
+    ],
+)
+def test_conv_general_dilated_leaves_the_rest_to_lax(shape, kernel, stride, options):
+    x, kernel = jnp.ones(shape), jnp.ones(kernel)
+    padding = [(0, 0)] * len(stride)
+    found = conv_general_dilated(x, kernel, stride, padding, **options)
+    np.testing.assert_array_equal(found, jax.lax.conv_general_dilated(x, kernel, stride, padding, **options))
+
+
+def test_flax_convolutions_take_it(float64):
+    x = np.random.default_rng(0).normal(size=(2, 9, 8, 3))
+    layers = [nn.Conv(4, (3, 3), strides=2, param_dtype=float, **options)
+              for options in ({}, {"conv_general_dilated": conv_general_dilated})]  # fmt: skip
+    variables = layers[0].init(jax.random.key(0), x)
+    plain, fast = (jax.jit(jax.grad(lambda v, layer=layer: jnp.sin(layer.apply(v, x)).sum())) for layer in layers)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-10), fast(variables), plain(variables))
+    assert "stablehlo.convolution" not in fast.lower(variables).as_text()
 
 
 @pytest.mark.parametrize("function", [conv, conv_transpose])

@@ -63,17 +63,23 @@ def in_jax(cell: Cell, args: list[np.ndarray], d_outputs: np.ndarray, dtype: typ
     return [np.asarray(a) for a in both([a.astype(dtype) for a in args], d_outputs.astype(dtype))]
 
 
-def in_torch(cell: Cell, args: list[np.ndarray], d_outputs: np.ndarray, dtype: type) -> list[np.ndarray]:
-    x, weight_ih, weight_hh, bias_ih, bias_hh = (torch.from_numpy(a.astype(dtype)) for a in args)
+def in_torch(
+    cell: Cell, args: list[np.ndarray], d_outputs: np.ndarray, dtype: type, inside: torch.dtype | None = None
+) -> list[np.ndarray]:
+    """The same in PyTorch, computed in the dtype `inside` (by default `dtype`, that of the results)."""
+    x, weight_ih, weight_hh, bias_ih, bias_hh = (torch.from_numpy(a.astype(dtype)).to(inside) for a in args)
     layer = cell.theirs(len(weight_ih), len(weight_hh), batch_first=True, dtype=x.dtype)
     layer.load_state_dict(
         {"weight_ih_l0": weight_ih.T, "weight_hh_l0": weight_hh.T, "bias_ih_l0": bias_ih, "bias_hh_l0": bias_hh}
     )
     x.requires_grad_()
     outputs = layer(x)[0]
-    gradients = torch.autograd.grad(outputs, [x, *layer.parameters()], torch.from_numpy(d_outputs.astype(dtype)))
+    gradients = torch.autograd.grad(
+        outputs, [x, *layer.parameters()], torch.from_numpy(d_outputs.astype(dtype)).to(inside)
+    )
     d_x, d_weight_ih, d_weight_hh, *d_biases = gradients
-    return [tensor.detach().numpy() for tensor in (outputs, d_x, d_weight_ih.T, d_weight_hh.T, *d_biases)]
+    results = (outputs, d_x, d_weight_ih.T, d_weight_hh.T, *d_biases)
+    return [tensor.detach().to(torch.from_numpy(np.zeros(0, dtype)).dtype).numpy() for tensor in results]
 
 
 @pytest.mark.usefixtures("float64")
@@ -147,6 +153,97 @@ def test_bfloat16_stays_bfloat16(cell: Cell) -> None:
     for ours, exact in zip(results, in_jax(cell, args, cotangent(shape), np.float32), strict=True):
         assert ours.dtype == jnp.bfloat16
         assert np.linalg.norm(ours.astype(np.float32) - exact) <= 0.05 * np.linalg.norm(exact)
+
+
+ERROR_OF_PYTORCH = 3  # times this, plus 3e-7, is what an error may be
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@every_cell
+def test_gates_keep_their_tails(cell: Cell, dtype: str) -> None:
+    """Errors against float64, of outputs and gradients, with the biases of the first two gates from −20 to 20."""
+    shape = Shape(4, 6, 5, 8)
+    args = [np.asarray(jnp.asarray(array, dtype), np.float64) for array in (*arguments(cell, shape), cotangent(shape))]
+    *args, d_outputs = args
+    args[3] = 0.1 * args[3]
+
+    @jax.jit
+    def ours(args, d_outputs):
+        outputs, backward = jax.vjp(cell.ours, *args)
+        return [outputs, *backward(d_outputs)]
+
+    for bias in (-20.0, -17.0, -12.0, -8.0, -4.0, 0.0, 6.0, 12.0, 20.0):
+        args[4] = np.concatenate([np.full(2 * shape.hidden, bias), np.zeros((cell.gates - 2) * shape.hidden)])
+        args[3] = np.asarray(jnp.asarray(args[3], dtype), np.float64)
+        exact = in_torch(cell, args, d_outputs, np.float64)
+        theirs = in_torch(cell, args, d_outputs, np.float64, getattr(torch, dtype))
+        found = ours([jnp.asarray(array, dtype) for array in args], jnp.asarray(d_outputs, dtype))
+        for mine, reference, value in zip(found, theirs, exact, strict=True):
+            assert mine.dtype == dtype
+            error, allowed = (np.linalg.norm(np.asarray(a, np.float64) - value) for a in (mine, reference))
+            assert error <= ERROR_OF_PYTORCH * allowed + 3e-7 * np.linalg.norm(value), bias
+
+
+@pytest.mark.usefixtures("float64")
+@every_cell
+def test_an_initial_and_a_final_state_are_pytorch_s(cell: Cell) -> None:
+    """Values, and the gradients by every argument of a function of the outputs and of the final state."""
+    shape, states = Shape(3, 5, 4, 6), cell.gates - 2  # (h, c) or h
+    args, rng = arguments(cell, shape), np.random.default_rng(2)
+    carry = [rng.normal(size=(shape.batch, shape.hidden)) for _ in range(states)]
+    weights = [np.cos(np.arange(array.size)).reshape(array.shape) for array in (cotangent(shape), *carry)]
+
+    def value(args, carry):
+        initial = tuple(carry) if states == 2 else carry[0]
+        outputs, final = cell.ours(*args, initial_carry=initial, return_carry=True)
+        finals = final if states == 2 else (final,)
+        return sum((a * w).sum() for a, w in zip((outputs, *finals), weights, strict=True))
+
+    found, gradients = jax.jit(jax.value_and_grad(value, (0, 1)))(args, carry)
+    x, weight_ih, weight_hh, bias_ih, bias_hh = map(torch.from_numpy, args)
+    layer = cell.theirs(shape.width, shape.hidden, batch_first=True, dtype=torch.float64)
+    names = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
+    layer.load_state_dict(dict(zip(names, (weight_ih.T, weight_hh.T, bias_ih, bias_hh), strict=True)))
+    initial = [torch.from_numpy(array)[None].requires_grad_() for array in carry]
+    outputs, final = layer(x.requires_grad_(), tuple(initial) if states == 2 else initial[0])
+    finals = final if states == 2 else (final,)
+    wanted = sum((a * torch.from_numpy(w)).sum() for a, w in zip((outputs, *finals), weights, strict=True))
+    d_x, d_ih, d_hh, *rest = torch.autograd.grad(wanted, [x, *layer.parameters(), *initial])
+    d_biases, d_carry = rest[:2], [gradient[0] for gradient in rest[2:]]
+    assert float(found) == pytest.approx(wanted.item(), rel=1e-12)
+    for ours, theirs in zip(jax.tree.leaves(gradients), (d_x, d_ih.T, d_hh.T, *d_biases, *d_carry), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-13)
+
+
+@every_cell
+def test_an_empty_batch_has_zero_gradients(cell: Cell) -> None:
+    args = arguments(cell, Shape(2, 3, 4, 5))
+    args[0] = args[0][:0]
+    outputs, *gradients = in_jax(cell, args, np.zeros((0, 3, 5)), np.float32)
+    assert outputs.shape == (0, 3, 5)
+    assert [gradient.shape for gradient in gradients] == [array.shape for array in args]
+    assert not any(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "said"),
+    [
+        (0, lambda x: x[:, :0], r"no size but the batch may be 0"),
+        (0, lambda x: x[..., :0], r"no size but the batch may be 0"),
+        (0, lambda x: x[0], r"takes floating-point sequences \[B, T, I\], not float32 \(3, 4\)"),
+        (0, lambda x: x.astype(np.uint8), r"takes floating-point sequences .* not uint8"),
+        (1, np.transpose, r"weight_ih must have shape \(4, \d+\).* not \(\d+, 4\)"),
+        (2, lambda w: w[:, :5], r"weight_hh must have shape \(5, \d+\).* not \(5, 5\)"),
+        (3, lambda b: b[:1], r"bias_ih must have shape \(\d+,\).* not \(1,\)"),
+        (4, lambda b: b.astype(jnp.bfloat16), r"bias_hh is bfloat16 .* the sequences are float32"),
+    ],
+)
+@every_cell
+def test_arguments_that_do_not_match_are_refused(cell: Cell, number: int, change: Callable, said: str) -> None:
+    args = [array.astype(np.float32) for array in arguments(cell, Shape(2, 3, 4, 5))]
+    args[number] = change(args[number])
+    with pytest.raises(ValueError, match=said):
+        cell.ours(*map(jnp.asarray, args))
 
 
 def in_float32(cell: Cell, shape: Shape) -> list[jax.Array]:

@@ -22,40 +22,55 @@ everywhere (jax#23783); the gradients of a convolution are such convolutions too
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
+from jax.export import is_symbolic_dim
 
 from jaxgen.ops.conv import _cpu, _library
-from jaxgen.ops.conv._geometry import Geometry, Pair
+from jaxgen.ops.conv._geometry import Geometry, Pair, pad
 
-__all__ = ["conv", "conv_transpose"]
+__all__ = ["conv", "conv_general_dilated", "conv_transpose"]
+
+CHANNELS_LAST = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
 
 def conv(
-    x: jax.Array, kernel: jax.Array, *, stride: Pair = (1, 1), padding: Pair = (0, 0), dilation: Pair = (1, 1)
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: Pair = (1, 1),
+    padding: Pair = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
 ) -> jax.Array:
     """Cross-correlate images with a kernel, as `torch.nn.functional.conv2d` does without its bias.
 
+    16-bit products are summed in float32.
+
     Args:
-        x: Images `[B, H, W, C_in]`.
-        kernel: `[kh, kw, C_in, C_out]`, PyTorch's Conv2d weight transposed (2, 3, 1, 0), in the dtype of `x`.
+        x: Images `[B, H, W, C_in]`; B may be 0.
+        kernel: `[kh, kw, C_in / groups, C_out]`, PyTorch's Conv2d weight transposed (2, 3, 1, 0), in the dtype of `x`.
         stride: Pixels between neighbouring windows, along height and width.
         padding: Rows and columns of zeros added on both sides.
         dilation: Pixels between neighbouring taps of the kernel.
+        groups: Groups of channels; each group of outputs reads only the inputs of its own group.
 
     Returns:
         `[B, H', W', C_out]` with H' = ⌊(H + 2·padding − dilation·(kh − 1) − 1) / stride⌋ + 1, and W' likewise.
 
     Raises:
-        ValueError: The shapes do not match, or the output would be empty.
+        ValueError: The shapes or dtypes do not match, or the output would be empty.
     """
-    _check("conv", x, kernel, stride, padding, dilation)
-    if x.shape[3] != kernel.shape[2]:
+    _check("conv", x, kernel, groups, stride=stride, padding=padding, dilation=dilation)
+    if x.shape[3] != groups * kernel.shape[2] or kernel.shape[3] % groups:
         raise ValueError(
-            f"conv: the images have {x.shape[3]} channels, the kernel takes {kernel.shape[2]} "
-            f"({kernel.shape} is [kh, kw, C_in, C_out])"
+            f"conv: images {x.shape} and kernel {kernel.shape} do not match: a kernel for {x.shape[3]} channels in "
+            f"{groups} group(s) is [kh, kw, {x.shape[3] / groups:g}, C_out], with C_out a multiple of {groups}"
         )
     (kh, kw), (height, width) = kernel.shape[:2], x.shape[1:3]
 
@@ -68,7 +83,8 @@ def conv(
             f"conv: a {kh}x{kw} kernel with dilation {dilation} does not fit into images of {height}x{width} "
             f"with padding {padding}"
         )
-    return _conv(Geometry((height, width), small, (kh, kw), stride, padding, dilation), x, kernel)
+    geometry = Geometry((height, width), small, (kh, kw), tuple(stride), tuple(padding), tuple(dilation))
+    return _in_groups(partial(_conv, geometry), groups, x, kernel, (x.shape[0], *small, kernel.shape[3]))
 
 
 def conv_transpose(
@@ -79,30 +95,44 @@ def conv_transpose(
     padding: Pair = (0, 0),
     output_padding: Pair = (0, 0),
     dilation: Pair = (1, 1),
+    groups: int = 1,
 ) -> jax.Array:
     """Apply the transpose of a convolution, as `torch.nn.functional.conv_transpose2d` does without its bias.
 
+    16-bit products are summed in float32.
+
     Args:
-        x: Images `[B, H, W, C_in]`.
-        kernel: `[kh, kw, C_out, C_in]`, PyTorch's ConvTranspose2d weight transposed (2, 3, 1, 0), in the dtype of `x`.
+        x: Images `[B, H, W, C_in]`; B may be 0.
+        kernel: `[kh, kw, C_out / groups, C_in]`, PyTorch's ConvTranspose2d weight transposed (2, 3, 1, 0), in the dtype
+            of `x`.
         stride: That of the convolution whose transpose this is.
         padding: That of the convolution: so many rows and columns are removed from each side of the output.
         output_padding: Rows and columns added at the bottom and at the right, because several input sizes of a strided
             convolution have the same output size.
         dilation: That of the convolution.
+        groups: Groups of channels; each group of inputs contributes only to the outputs of its own group.
 
     Returns:
         `[B, H', W', C_out]` with H' = (H − 1)·stride − 2·padding + dilation·(kh − 1) + output_padding + 1, W' likewise.
 
     Raises:
-        ValueError: The shapes do not match, the output would be empty, or `output_padding` is smaller than neither the
-            stride nor the dilation.
+        ValueError: The shapes or dtypes do not match, the output would be empty, or `output_padding` is smaller than
+            neither the stride nor the dilation.
     """
-    _check("conv_transpose", x, kernel, stride, padding, dilation)
-    if x.shape[3] != kernel.shape[3]:
+    _check(
+        "conv_transpose",
+        x,
+        kernel,
+        groups,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        dilation=dilation,
+    )
+    if x.shape[3] != kernel.shape[3] or x.shape[3] % groups:
         raise ValueError(
-            f"conv_transpose: the images have {x.shape[3]} channels, the kernel takes {kernel.shape[3]} "
-            f"({kernel.shape} is [kh, kw, C_out, C_in])"
+            f"conv_transpose: images {x.shape} and kernel {kernel.shape} do not match: a kernel for {x.shape[3]} "
+            f"channels is [kh, kw, C_out / groups, {x.shape[3]}], and {groups} group(s) must divide {x.shape[3]}"
         )
     (kh, kw), (height, width) = kernel.shape[:2], x.shape[1:3]
     for extra, step, spacing in zip(output_padding, stride, dilation, strict=True):
@@ -119,37 +149,139 @@ def conv_transpose(
     large = size(height, kh, 0), size(width, kw, 1)
     if min(large) < 1:
         raise ValueError(f"conv_transpose: padding {padding} leaves nothing of the output")
-    return _conv_transpose(Geometry(large, (height, width), (kh, kw), stride, padding, dilation), x, kernel)
+    geometry = Geometry(large, (height, width), (kh, kw), tuple(stride), tuple(padding), tuple(dilation))
+    shape = (x.shape[0], *large, groups * kernel.shape[2])
+    return _in_groups(partial(_conv_transpose, geometry), groups, x, kernel, shape)
 
 
-def _check(name: str, x: jax.Array, kernel: jax.Array, stride: Pair, padding: Pair, dilation: Pair) -> None:
+def conv_general_dilated(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    **others: Any,
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated`, as fast inside a loop on the CPU as outside.
+
+    It is for Flax's `nn.Conv(..., conv_general_dilated=jaxgen.conv_general_dilated)`: XLA's convolutions are 2 to 15
+    times slower on the CPU inside a loop, as in `jaxgen.fit` (jax#12868). What Flax computes for images channels last
+    is computed by `conv`; anything else (other layouts or dimensions, `lhs_dilation`, a `precision`) by `lax`.
+
+    Args:
+        lhs: The images.
+        rhs: The kernel.
+        window_strides: As in `lax`, like all other arguments.
+        padding: "SAME", "VALID", or pairs of numbers.
+        lhs_dilation: None or ones; otherwise `lax` computes.
+        rhs_dilation: Pixels between neighbouring taps of the kernel.
+        dimension_numbers: The layouts; `("NHWC", "HWIO", "NHWC")` for `conv`.
+        feature_group_count: Groups of channels.
+        batch_group_count: 1; otherwise `lax` computes.
+        precision: None; otherwise `lax` computes.
+        preferred_element_type: None or the images' dtype; otherwise `lax` computes.
+        **others: Further arguments of `lax.conv_general_dilated`, which then computes.
+
+    Returns:
+        The same as `jax.lax.conv_general_dilated`, to rounding.
+    """
+    plain = (
+        lhs.ndim == rhs.ndim == 4
+        and lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) == CHANNELS_LAST
+        and all(step == 1 for step in lhs_dilation or ())
+        and (batch_group_count, precision) == (1, None)
+        and preferred_element_type in (None, lhs.dtype)
+        and lhs.dtype == rhs.dtype
+        and not any(value is not None for value in others.values())
+    )
+    strides, dilation = tuple(window_strides), tuple(rhs_dilation or (1, 1))
+    if plain:
+        windows = [1 + step * (taps - 1) for taps, step in zip(rhs.shape[:2], dilation, strict=True)]
+        if isinstance(padding, str):
+            padding = lax.padtype_to_pads(lhs.shape[1:3], windows, strides, padding)
+        sizes = [length + sum(edges) for length, edges in zip(lhs.shape[1:3], padding, strict=True)]
+        plain = all(window <= size for window, size in zip(windows, sizes, strict=True))
+    if not plain:
+        return lax.conv_general_dilated(
+            lhs,
+            rhs,
+            window_strides,
+            padding,
+            lhs_dilation=lhs_dilation,
+            rhs_dilation=rhs_dilation,
+            dimension_numbers=dimension_numbers,
+            feature_group_count=feature_group_count,
+            batch_group_count=batch_group_count,
+            precision=precision,
+            preferred_element_type=preferred_element_type,
+            **others,
+        )
+    both = [max(0, min(edges)) for edges in padding]  # what is padded on both sides; the rest is padded here
+    rest = [(low - edge, high - edge) for (low, high), edge in zip(padding, both, strict=True)]
+    return conv(
+        pad(lhs, *rest), rhs, stride=strides, padding=tuple(both), dilation=dilation, groups=feature_group_count
+    )
+
+
+def _check(name: str, x: jax.Array, kernel: jax.Array, groups: int, **options: Pair) -> None:
     if x.ndim != 4 or kernel.ndim != 4:
         raise ValueError(f"{name}: images {x.shape} and kernel {kernel.shape} must have four dimensions each")
-    if min(stride) < 1 or min(dilation) < 1 or min(padding) < 0:
-        raise ValueError(
-            f"{name}: stride {stride} and dilation {dilation} must be positive, padding {padding} not negative"
-        )
+    if x.dtype != kernel.dtype:
+        raise ValueError(f"{name}: images {x.shape} are {x.dtype}, the kernel {kernel.shape} is {kernel.dtype}")
+    if 0 in (*x.shape[1:], *kernel.shape):
+        raise ValueError(f"{name}: images {x.shape} and kernel {kernel.shape}: no size but the batch may be 0")
+    if groups < 1:
+        raise ValueError(f"{name}: groups must be at least 1, not {groups}")
+    for option, value in options.items():
+        least = 0 if "padding" in option else 1
+        if len(value) != 2 or min(value) < least:
+            raise ValueError(f"{name}: {option} must be two numbers (height, width) of at least {least}, not {value}")
+
+
+def _in_groups(
+    function: Callable[[jax.Array, jax.Array], jax.Array],
+    groups: int,
+    x: jax.Array,
+    kernel: jax.Array,
+    shape: tuple[int, ...],
+) -> jax.Array:
+    """`function(x, kernel)`, of each group of channels by itself, as `[*shape]`."""
+    if not is_symbolic_dim(x.shape[0]) and x.shape[0] == 0:
+        return jnp.zeros(shape, x.dtype)
+    if groups == 1:
+        return function(x, kernel)
+    x, kernel = (array.reshape(*array.shape[:3], groups, array.shape[3] // groups) for array in (x, kernel))
+    return jax.vmap(function, in_axes=3, out_axes=3)(x, kernel).reshape(shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv(geometry: Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.platform_dependent(
+    small: jax.Array = lax.platform_dependent(
         large, kernel, cpu=partial(_cpu.conv, geometry), default=partial(_library.conv, geometry)
     )
+    return small
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv_transpose(geometry: Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.platform_dependent(
+    large: jax.Array = lax.platform_dependent(
         small, kernel, cpu=partial(_cpu.conv_transpose, geometry), default=partial(_library.conv_transpose, geometry)
     )
+    return large
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _kernel_grad(geometry: Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
-    return lax.platform_dependent(
+    kernel: jax.Array = lax.platform_dependent(
         large, small, cpu=partial(_cpu.kernel_grad, geometry), default=partial(_library.kernel_grad, geometry)
     )
+    return kernel
 
 
 _conv.defvjp(

@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 
+from jaxgen.ops._accumulate import accumulator
 from jaxgen.ops.conv._geometry import Geometry, Pair, pad
 
 # Measured on the CPU, as the sizes below which the other form is faster.
@@ -21,14 +23,14 @@ FEW_COLUMNS = 256  # of a kernel gradient: below, XLA multiplies faster with the
 
 
 def conv(geometry: Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _multiply(_padded_windows(geometry, large), kernel, geometry.small)
+    return _multiply(_padded_windows(geometry, large), kernel, (large.shape[0], *geometry.small))
 
 
 def kernel_grad(geometry: Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
     channels = large.shape[3], small.shape[3]
-    small = small.reshape(-1, channels[1])
+    small = small.reshape(math.prod(small.shape[:3]), channels[1])
     parts = [gram(columns, small, channels[0]) for columns in _padded_windows(geometry, large)]
-    return jnp.concatenate(parts).reshape(*geometry.window, *channels)
+    return jnp.concatenate(parts).reshape(*geometry.window, *channels).astype(small.dtype)
 
 
 def conv_transpose_by_phases(geometry: Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -48,20 +50,22 @@ def conv_transpose_by_phases(geometry: Geometry, small: jax.Array, kernel: jax.A
             return jnp.zeros((batch, v.number, h.number, channels), small.dtype)
         window, origin = (len(v.taps), len(h.taps)), (top + v.first, left + h.first)
         columns = _im2col(small, _Windows((v.number, h.number), window, origin, (1, 1), (v.step, h.step)))
-        return _multiply(columns, kernel[np.array(v.taps)][:, np.array(h.taps)], (v.number, h.number))
+        return _multiply(columns, kernel[np.array(v.taps)][:, np.array(h.taps)], (batch, v.number, h.number))
 
     rows = [jnp.concatenate([pixels(v, h) for h in horizontal], axis=3) for v in vertical]  # [B, q, q', stride'·C]
-    large = jnp.stack(rows, axis=2).reshape(batch, len(vertical) * vertical[0].number, -1, channels)
+    large = jnp.stack(rows, axis=2).reshape(
+        batch, len(vertical) * vertical[0].number, len(horizontal) * horizontal[0].number, channels
+    )
     return large[:, : geometry.large[0], : geometry.large[1]]
 
 
 def patches(small: jax.Array, kernel: jax.Array) -> jax.Array:
     """The contribution of each small pixel: patch[m, t] = small[m] · kernel[t]ᵀ, [B, h, w, kh, kw, C].
 
-    As a product of matrices, because XLA would copy a kernel of four dimensions first.
+    16-bit inputs give float32. As a product of matrices, because XLA would copy a kernel of four dimensions first.
     """
-    channels = kernel.shape[3]
-    products = lax.dot_general(small.reshape(-1, channels), kernel.reshape(-1, channels), (((1,), (1,)), ((), ())))
+    rows, channels = math.prod(small.shape[:3]), kernel.shape[3]
+    products = _dot(small.reshape(rows, channels), kernel.reshape(-1, channels), 1, 1)
     return products.reshape(*small.shape[:3], *kernel.shape[:3])
 
 
@@ -99,12 +103,17 @@ def col2im(geometry: Geometry, patches: jax.Array) -> jax.Array:
 
 
 def gram(columns: jax.Array, pixels: jax.Array, channels: int) -> jax.Array:
-    """columnsᵀ · pixels: [N, taps·C], [N, D] -> [taps, C, D]."""
-    contract_pixels = (((0,), (0,)), ((), ()))
+    """columnsᵀ · pixels: [N, taps·C], [N, D] -> [taps, C, D]; 16-bit inputs give float32."""
     if pixels.shape[1] < min(columns.shape[1], FEW_COLUMNS):
-        products = lax.dot_general(pixels, columns, contract_pixels)
+        products = _dot(pixels, columns, 0, 0)
         return products.reshape(pixels.shape[1], -1, channels).transpose(1, 2, 0)
-    return lax.dot_general(columns, pixels, contract_pixels).reshape(-1, channels, pixels.shape[1])
+    return _dot(columns, pixels, 0, 0).reshape(-1, channels, pixels.shape[1])
+
+
+def _dot(a: jax.Array, b: jax.Array, axis_of_a: int, axis_of_b: int) -> jax.Array:
+    """The product of two matrices, contracted over these axes, in the dtype in which sums are accumulated."""
+    contracted = (((axis_of_a,), (axis_of_b,)), ((), ()))
+    return lax.dot_general(a, b, contracted, preferred_element_type=accumulator(a.dtype))
 
 
 class _Phase(NamedTuple):
@@ -164,7 +173,8 @@ def _im2col(image: jax.Array, windows: _Windows) -> list[jax.Array]:
     shape = batch * rows * columns, kh * kw * channels
     if windows.taps == (height, width) or (windows.taps == (1, 1) and windows.number == (height, width)):
         return [image.reshape(shape)]
-    if kw * channels < FEW_NUMBERS or math.prod(shape) < FEW_WINDOWS:
+    few = not is_symbolic_dim(batch) and math.prod(shape) < FEW_WINDOWS
+    if kw * channels < FEW_NUMBERS or few:
         image = jnp.concatenate([_strided(image, windows, 1, tap) for tap in range(kw)], axis=3)
         image = jnp.concatenate([_strided(image, windows, 0, tap) for tap in range(kh)], axis=3)
         return [image.reshape(shape)]
@@ -207,8 +217,8 @@ def _runs(image: jax.Array, row: np.ndarray, start: np.ndarray, length: int) -> 
     return lax.gather(image, where, dimensions, (image.shape[0], 1, length), mode="promise_in_bounds")
 
 
-def _multiply(columns: list[jax.Array], kernel: jax.Array, size: Pair) -> jax.Array:
-    """Σ of each matrix times its part of the kernel, as an image [B, *size, channels]."""
+def _multiply(columns: list[jax.Array], kernel: jax.Array, size: tuple[int, int, int]) -> jax.Array:
+    """Σ of each matrix times its part of the kernel, as images [*size, channels] of size [B, H, W]."""
     parts = kernel.reshape(len(columns), -1, kernel.shape[3])
-    products = [matrix @ parts[n] for n, matrix in enumerate(columns)]
-    return sum(products[1:], products[0]).reshape(-1, *size, kernel.shape[3])
+    products = [_dot(matrix, parts[n], 1, 0) for n, matrix in enumerate(columns)]
+    return sum(products[1:], products[0]).astype(kernel.dtype).reshape(*size, kernel.shape[3])

@@ -1,33 +1,39 @@
 """Winograd's minimal filtering: convolutions with fewer multiplications.
 
-F(m×m, r×r) computes m² pixels of an r×r convolution of stride 1 from a tile d of (m + r − 1)² pixels of the image with
-(m + r − 1)² multiplications instead of m²·r²: y = Aᵀ [(G k Gᵀ) ⊙ (Bᵀ d B)] A, summed over channels inside the brackets.
+F(2×2, r×r) computes 2×2 pixels of an r×r convolution of stride 1 from a tile d of (r + 1)² pixels of the image with
+(r + 1)² multiplications instead of 4·r²: y = Aᵀ [(G k Gᵀ) ⊙ (Bᵀ d B)] A, summed over channels inside the brackets.
 Over all tiles and channels each of them is one matrix product (Lavin and Gray, arXiv:1509.09308).
 
 Treating every s×s block of pixels as one pixel with s² times the channels (space to depth) turns a convolution of
 stride s and r·s taps into one of stride 1 and r taps. Below, C counts the channels of the depth.
 
-Rounding errors grow with the size of the tiles. In float32, tiles of three and four pixels a side round as the plain
-sum does; F(4×4, 2×2) and F(4×4, 3×3) were no faster still, and rounded six times worse. In bfloat16 all of them round
-worse, so 16-bit inputs use the plain sum.
+With two pixels along each axis, a pixel of the image reaches only those outputs of its tile that read it, so a NaN
+spreads no further than in the plain sum; with three it would. The exception is the gradient with respect to the kernel,
+where a NaN in the outermost pixels of an image also reaches taps that do not read it: the plain sum for this gradient
+makes a step of `vae_mnist` 18 % slower, and recomputing it if it holds a NaN 6 %.
+
+Rounding errors grow with the size of the tiles. In float32 these round as the plain sum does; F(4×4, 2×2) and
+F(4×4, 3×3) were no faster, and rounded six times worse. In bfloat16 all of them round worse, so 16-bit inputs use the
+plain sum.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.export import is_symbolic_dim
 
 from jaxgen.ops.conv._geometry import Geometry, Pair, pad
 from jaxgen.ops.conv._matmul import gram
 
 Table = list[list[jax.Array]]
 
+PIXELS = 2  # of the output along each axis of a tile
 POINTS = 0.0, 1.0, -1.0  # at which polynomials are evaluated, besides infinity
 
 # Measured on the CPU, as the sizes from which Winograd's form is faster.
@@ -36,42 +42,13 @@ MANY = 32  # tiles in the whole batch
 FEWER = 0.75  # multiplications as a fraction of those of the plain sum: it must need less
 
 
-class Winograd(NamedTuple):
-    """F(pixels, taps) along each axis."""
-
-    pixels: int
-    taps: int
-
-    def matrices(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Aᵀ, G and Bᵀ, from Toom's and Cook's multiplication of polynomials: both factors are evaluated at as many
-        points as the product has coefficients, which Lagrange's polynomials give back; all of it transposed."""
-        points = np.array(POINTS[: self.pixels + self.taps - 2])
-        others = [np.delete(points, n) for n in range(len(points))]
-        scales = [np.prod(point - rest) for point, rest in zip(points, others, strict=True)]
-        pixels, taps = (np.vander(points, n, increasing=True) for n in self)
-        image = [np.append(np.poly(rest)[::-1], 0) for rest in others] + [np.poly(points)[::-1]]
-        return (
-            np.vstack([pixels, np.eye(self.pixels)[-1]]).T,
-            np.vstack([taps / np.array(scales)[:, None], np.eye(self.taps)[-1]]),
-            np.array(image),
-        )
-
-    def tiles(self, size: Pair) -> Pair:
-        return -(-size[0] // self.pixels), -(-size[1] // self.pixels)
-
-    def image_size(self, size: Pair) -> Pair:
-        """Of the image that whole tiles for so many pixels are cut from."""
-        rows, columns = (n * self.pixels + self.taps - 1 for n in self.tiles(size))
-        return rows, columns
-
-
-def choose(geometry: Geometry, images: jax.Array, channels: tuple[int, ...], size: Pair) -> Winograd | None:
-    """The form that takes the fewest multiplications, where it pays.
+def choose(geometry: Geometry, images: jax.Array, channels: tuple[int, ...], size: Pair) -> int | None:
+    """The taps r along each axis of F(2×2, r×r) where that form applies and is faster than the plain sum, else None.
 
     Args:
-        images: what is transformed tile by tile, or any other of as many images and of its dtype.
-        channels: of the large and of the small image.
-        size: of what comes out of the tiles: the small image, or the large one in depth.
+        images: The image that is transformed tile by tile, or any other of as many images and of its dtype.
+        channels: Of the large and of the small image.
+        size: Of what comes out of the tiles: the small image, or the large one in depth.
     """
     step = geometry.stride[0]
     taps = geometry.window[0] // step
@@ -80,77 +57,107 @@ def choose(geometry: Geometry, images: jax.Array, channels: tuple[int, ...], siz
         return None
     if images.dtype not in (jnp.float32, jnp.float64) or min(step * step * channels[0], channels[1]) < WIDE:
         return None
-
-    def multiplications(form: Winograd) -> int:
-        return math.prod(tiles * (form.pixels + taps - 1) for tiles in form.tiles(size))
-
-    form = min((Winograd(pixels, taps) for pixels in (2, 3) if pixels + taps < 6), key=multiplications)
-    fewer = multiplications(form) < FEWER * taps * taps * math.prod(geometry.small)
-    return form if fewer and images.shape[0] * math.prod(form.tiles(size)) >= MANY else None
+    tiles = math.prod(_tiles_of(size))
+    fewer = tiles * (PIXELS + taps - 1) ** 2 < FEWER * taps * taps * math.prod(geometry.small)
+    return taps if fewer and (is_symbolic_dim(images.shape[0]) or images.shape[0] * tiles >= MANY) else None
 
 
-def conv(form: Winograd, geometry: Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
-    depth = _to_depth(large, geometry.stride[0], geometry.padding, form.image_size(geometry.small))
-    taps = _transform(form.matrices()[1], _table(_taps_to_depth(kernel, form.taps)))
-    return _convolve(form, depth, taps, geometry.small)
+def conv(taps: int, geometry: Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
+    depth = _to_depth(large, geometry.stride[0], geometry.padding, _image_size(taps, geometry.small))
+    _, to_products, _ = _matrices(taps)
+    return _convolve(depth, _transform(to_products, _table(_taps_to_depth(kernel, taps))), geometry.small)
 
 
-def conv_transpose(form: Winograd, geometry: Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
+def conv_transpose(taps: int, geometry: Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
     step, (start, size) = geometry.stride[0], depth_range(geometry)
-    margin = [form.taps - 1 - first for first in start]
-    (height, width), (rows, columns) = small.shape[1:3], form.image_size(size)
+    margin = [taps - 1 - first for first in start]
+    (height, width), (rows, columns) = small.shape[1:3], _image_size(taps, size)
     small = pad(small, (margin[0], rows - margin[0] - height), (margin[1], columns - margin[1] - width))
-    taps = _transform(form.matrices()[1], _table(_taps_to_depth(kernel, form.taps)[::-1, ::-1]))
-    depth = _convolve(form, small, [[tap.T for tap in row] for row in taps], size)
-    large = _from_depth(depth, step)
+    _, to_products, _ = _matrices(taps)
+    flipped = _transform(to_products, _table(_taps_to_depth(kernel, taps)[::-1, ::-1]))
+    large = _from_depth(_convolve(small, [[tap.T for tap in row] for row in flipped], size), step)
     top, left = (pixels - step * first for pixels, first in zip(geometry.padding, start, strict=True))
     return large[:, top : top + geometry.large[0], left : left + geometry.large[1]]
 
 
-def kernel_grad(form: Winograd, geometry: Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
+def kernel_grad(taps: int, geometry: Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
     """The transpose by the kernel: Gᵀ [(Bᵀ d B)ᵀ (A y Aᵀ)] G."""
-    to_pixels, to_taps, _ = form.matrices()
-    channels, step, (rows, columns) = small.shape[3], geometry.stride[0], form.tiles(geometry.small)
-    depth = _to_depth(large, step, geometry.padding, form.image_size(geometry.small))
-    (height, width), m = geometry.small, form.pixels
-    small = pad(small, (0, rows * m - height), (0, columns * m - width)).reshape(-1, rows, m, columns, m, channels)
-    tiles = [[small[:, :, i, :, j].reshape(-1, channels) for j in range(m)] for i in range(m)]
+    to_pixels, to_products, _ = _matrices(taps)
+    channels, step, (rows, columns) = small.shape[3], geometry.stride[0], _tiles_of(geometry.small)
+    depth = _to_depth(large, step, geometry.padding, _image_size(taps, geometry.small))
+    (height, width), m = geometry.small, PIXELS
+    small = pad(small, (0, rows * m - height), (0, columns * m - width))
+    small = small.reshape(small.shape[0], rows, m, columns, m, channels)
+    tiles = [[_as_matrix(small[:, :, i, :, j]) for j in range(m)] for i in range(m)]
     products = [
         [gram(tile, pixel, tile.shape[1])[0] for tile, pixel in zip(*row, strict=True)]
-        for row in zip(_tiles(form, depth, geometry.small), _transform(to_pixels.T, tiles), strict=True)
+        for row in zip(_tiles(taps, depth, geometry.small), _transform(to_pixels.T, tiles), strict=True)
     ]
-    kernel = jnp.stack([jnp.stack(row) for row in _transform(to_taps.T, products)])
-    kernel = kernel.reshape(form.taps, form.taps, step, step, large.shape[3], channels)
+    kernel = jnp.stack([jnp.stack(row) for row in _transform(to_products.T, products)])
+    kernel = kernel.reshape(taps, taps, step, step, large.shape[3], channels)
     return kernel.swapaxes(1, 2).reshape(*geometry.window, large.shape[3], channels)
 
 
-def _convolve(form: Winograd, image: jax.Array, taps: Table, size: Pair) -> jax.Array:
-    """[B, *form.image_size(size), C], and transformed taps of [C, D] each, -> [B, *size, D]."""
-    to_pixels, _, _ = form.matrices()
+def _convolve(image: jax.Array, products: Table, size: Pair) -> jax.Array:
+    """[B, *_image_size(taps, size), C], and a transformed kernel of [C, D] each, -> [B, *size, D]."""
+    to_pixels, _, _ = _matrices(len(products) - PIXELS + 1)
     products = [
         [tile @ tap for tile, tap in zip(*row, strict=True)]
-        for row in zip(_tiles(form, image, size), taps, strict=True)
+        for row in zip(_tiles(len(products) - PIXELS + 1, image, size), products, strict=True)
     ]
-    rows, columns = form.tiles(size)
+    rows, columns = _tiles_of(size)
+    batch, channels = image.shape[0], products[0][0].shape[1]
     lines = [
-        jnp.concatenate([pixel.reshape(-1, rows, columns, pixel.shape[1]) for pixel in row], axis=3)
+        jnp.concatenate([pixel.reshape(batch, rows, columns, channels) for pixel in row], axis=3)
         for row in _transform(to_pixels, products)
     ]
-    shape = len(image), rows * form.pixels, columns * form.pixels, taps[0][0].shape[1]
-    whole = jnp.stack(lines, axis=2).reshape(shape)
+    whole = jnp.stack(lines, axis=2).reshape(batch, rows * PIXELS, columns * PIXELS, channels)
     return whole[:, : size[0], : size[1]]
 
 
-def _tiles(form: Winograd, image: jax.Array, size: Pair) -> Table:
-    """Bᵀ d B of all tiles, each number of it as a matrix [B·tiles, C]."""
-    _, _, to_tile = form.matrices()
+def _matrices(taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Aᵀ, G and Bᵀ of F(2, taps), from Toom's and Cook's multiplication of polynomials.
+
+    Both factors are evaluated at as many points as the product has coefficients, which are then recovered by Lagrange
+    interpolation; all of it transposed.
+    """
+    points = np.array(POINTS[: PIXELS + taps - 2])
+    others = [np.delete(points, n) for n in range(len(points))]
+    scales = [np.prod(point - rest) for point, rest in zip(points, others, strict=True)]
+    at_pixels, at_taps = (np.vander(points, n, increasing=True) for n in (PIXELS, taps))
+    image = [np.append(np.poly(rest)[::-1], 0) for rest in others] + [np.poly(points)[::-1]]
+    return (
+        np.vstack([at_pixels, np.eye(PIXELS)[-1]]).T,
+        np.vstack([at_taps / np.array(scales)[:, None], np.eye(taps)[-1]]),
+        np.array(image),
+    )
+
+
+def _tiles_of(size: Pair) -> Pair:
+    return -(-size[0] // PIXELS), -(-size[1] // PIXELS)
+
+
+def _image_size(taps: int, size: Pair) -> Pair:
+    """The size of the image that is cut into whole tiles for an output of this size."""
+    rows, columns = (n * PIXELS + taps - 1 for n in _tiles_of(size))
+    return rows, columns
+
+
+def _tiles(taps: int, image: jax.Array, size: Pair) -> Table:
+    """Bᵀ d B of all tiles, each of its elements as a matrix [B·tiles, C]."""
+    _, _, to_tile = _matrices(taps)
 
     def along(image: jax.Array, axis: int) -> list[jax.Array]:
-        last = (form.tiles(size)[axis] - 1) * form.pixels + 1
-        pixels = [lax.slice_in_dim(image, n, n + last, form.pixels, axis=1 + axis) for n in range(len(to_tile))]
+        last = (_tiles_of(size)[axis] - 1) * PIXELS + 1
+        pixels = [lax.slice_in_dim(image, n, n + last, PIXELS, axis=1 + axis) for n in range(len(to_tile))]
         return [_combine(row, pixels) for row in to_tile]
 
-    return [[tile.reshape(-1, image.shape[3]) for tile in along(lines, 1)] for lines in along(image, 0)]
+    return [[_as_matrix(tile) for tile in along(lines, 1)] for lines in along(image, 0)]
+
+
+def _as_matrix(image: jax.Array) -> jax.Array:
+    batch, rows, columns, channels = image.shape
+    return image.reshape(batch * rows * columns, channels)
 
 
 def _to_depth(image: jax.Array, step: int, padding: Pair, size: Pair) -> jax.Array:
