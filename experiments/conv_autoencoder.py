@@ -66,9 +66,8 @@ def main(config: Config) -> runs.Outcome | None:
         channels=config.channels,
         crop=config.crop,
         skip_bad=config.skip_bad,
-        log=runs.say,
     )
-    train, test = load("train"), load("test")
+    train, test = load("train", log=runs.say), load("test")
     data.check_same_shape(train, test)
     config = config.replace(size=train.images.shape[1:3])
     module = network(config)

@@ -70,10 +70,8 @@ def recipe(config: Config) -> jaxgen.Recipe:
 @runs.experiment
 def main(config: Config) -> runs.Outcome:
     """Complete images from their top half, row by row, with an LSTM and with a GRU."""
-    load = partial(
-        data.load, config.data, size=config.size, channels=1, crop=config.crop, skip_bad=config.skip_bad, log=runs.say
-    )
-    train, validation = load("train"), load("test")
+    load = partial(data.load, config.data, size=config.size, channels=1, crop=config.crop, skip_bad=config.skip_bad)
+    train, validation = load("train", log=runs.say), load("test")
     data.check_same_shape(train, validation)
     height, width = train.images.shape[1:3]
     length = config.sequence_length or height // 2

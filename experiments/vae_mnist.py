@@ -62,13 +62,11 @@ def recipe(config: Config) -> jaxgen.Recipe:
 def main(config: Config) -> runs.Outcome | None:
     """Train a variational autoencoder, and look at its latent space."""
     module = vae.ConvVAE(config.latent)
-    load = partial(
-        data.load, config.data, size=(32, 32), channels=1, crop=config.crop, skip_bad=config.skip_bad, log=runs.say
-    )
+    load = partial(data.load, config.data, size=(32, 32), channels=1, crop=config.crop, skip_bad=config.skip_bad)
     if config.test or config.morph is not None:
         inspect(config, module, load("test"))
         return None
-    train, test = load("train"), load("test")
+    train, test = load("train", log=runs.say), load("test")
     images = jnp.asarray(test.images) / test.white
     real = jnp.asarray(test.preview(config.batch_size).images) / test.white
 

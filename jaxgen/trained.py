@@ -42,7 +42,7 @@ def load(path: str | Path, *, best: bool = False, module: Any = None) -> Trained
     path = Path(path)
     if path.is_file():
         made, variables, about = torch_weights.load_file(path, module)
-        return Trained(made, variables, types.SimpleNamespace(**(about or {}).get("config", {})))
+        return Trained(made, variables, _as_attributes((about or {}).get("config", {})))
     layout = Layout(path)
     stored = layout.read_config()
     if stored is None:
@@ -54,10 +54,17 @@ def load(path: str | Path, *, best: bool = False, module: Any = None) -> Trained
     for file in _weights(layout, best):
         given = module.get(file.stem) if isinstance(module, Mapping) else module
         modules[file.stem], variables[file.stem], _ = torch_weights.load_file(file, given)
-    config = types.SimpleNamespace(**stored["options"])
+    config = _as_attributes(stored["options"])
     if modules.keys() == {"model"}:
         return Trained(modules["model"], variables["model"], config)
     return Trained(modules, variables, config)
+
+
+def _as_attributes(options: Mapping[str, Any]) -> types.SimpleNamespace:
+    """Options as attributes; JSON's lists are tuples."""
+    return types.SimpleNamespace(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    )
 
 
 def _weights(layout: Layout, best: bool) -> list[Path]:

@@ -37,8 +37,7 @@ KEEP = 3
 
 def tiny_run(folder: Path) -> None:
     """The smallest experiment, saving after every epoch; gone on with where it has begun."""
-    from jaxgen.command import command
-
+    from jaxgen.runs import command
     from tests.support import tiny
 
     begun = (folder / "config.json").exists()
@@ -144,7 +143,8 @@ def term(times: int, work: Path) -> tuple[str, list[str]]:
 
 
 def damage(times: int, work: Path) -> tuple[str, list[str]]:
-    from jaxgen import stored
+    from jaxgen.runs.layout import Layout
+    from jaxgen.runs.resume import newest_good
 
     problems = []
     original = work / "original"
@@ -166,11 +166,11 @@ def damage(times: int, work: Path) -> tuple[str, list[str]]:
             changed = bytearray(content)
             changed[random.randrange(len(content))] ^= 1 << random.randrange(8)
             path.write_bytes(bytes(changed))
-        found = stored.newest_good(original)
-        if found.path.name != names[-2] or [bad.name for bad, _ in found.damaged] != names[-1:]:
-            problems.append(f"{kind} in {path.relative_to(newest)}: {found.path.name} was taken")
+        found = newest_good(Layout(original))
+        if found.checkpoint.name != names[-2] or [bad.name for bad, _ in found.damaged] != names[-1:]:
+            problems.append(f"{kind} in {path.relative_to(newest)}: {found.checkpoint.name} was taken")
         path.write_bytes(content)
-    if stored.newest_good(original).path != newest:
+    if newest_good(Layout(original)).checkpoint != newest:
         problems.append("undamaged, it is not taken")
     return ", ".join(f"{number} × {kind}" for kind, number in kinds.items()), problems
 
@@ -225,23 +225,17 @@ import jax, numpy as np
 from experiments.benchmark.cases import CASES
 from experiments.benchmark.images import random_images
 from jaxgen import training
-from jaxgen.command import provide_cpu_devices
-from jaxgen.run import find_devices
+from jaxgen.runs.devices import find_devices, provide_cpu_devices
 
 case, steps = CASES[sys.argv[1]](), int(sys.argv[2])
 provide_cpu_devices(case.config)
 batch_size = case.config.batch_size
 source = case.source(random_images((4 * batch_size, *case.shape)))
-recipe = case.recipe
-carry = training.begin(recipe, source, recipe.init(jax.random.key(0)), batch_size)
-pieces = training.slices(
-    recipe, source, carry, epochs=10**9, batch_size=batch_size, key=jax.random.key(1),
-    devices=find_devices(case.config),
-)
+loop = training.Loop(case.recipe, source, batch_size, find_devices(case.config))
+pieces = loop.slices(loop.initial(jax.random.key(0)), epochs=10**9, key=jax.random.key(1))
 total = hashlib.sha256()
-per_epoch = training.steps_per_epoch(recipe, source, batch_size)
 for piece in pieces:
-    if piece.epoch * per_epoch + piece.step >= steps and not piece.step:
+    if piece.epoch * loop.steps + piece.step >= steps and not piece.step:
         break
 for leaf in jax.tree.leaves(piece.carry.state):
     total.update(np.ascontiguousarray(leaf).tobytes())
@@ -274,10 +268,11 @@ def readable_files(work: Path) -> list[tuple[Path, Callable[[], object]]]:
     import numpy as np
     import torch
 
-    from jaxgen import stored, torch_weights
+    from jaxgen import torch_weights
     from jaxgen.data import files
-    from jaxgen.layers import initial
+    from jaxgen.layers import init_variables
     from jaxgen.models.completion import RowCompleter
+    from jaxgen.runs.layout import Layout
     from tests.support import tiny
 
     run = work / "run"
@@ -298,7 +293,7 @@ def readable_files(work: Path) -> list[tuple[Path, Callable[[], object]]]:
     readers.append((cifar, lambda: files.cifar_batch(files.contents(cifar), cifar)))
 
     module = RowCompleter("gru", 4, 3)
-    variables = initial(module, jax.random.key(0))
+    variables = init_variables(module, jax.random.key(0))
     tensors = {name: torch.tensor(tensor) for name, tensor in torch_weights.state_dict(module, variables).items()}
     torch_weights.save(module, variables, work / "weights.safetensors")
     torch.save(tensors, work / "weights.pth")
@@ -307,8 +302,9 @@ def readable_files(work: Path) -> list[tuple[Path, Callable[[], object]]]:
     readers += [(path, partial(torch_weights.load, module, path)) for path in saved]
 
     def read_config() -> object:
-        found = stored.read_config(run)
-        return found and tiny.Config().under(found["options"], run / "config.json")
+        layout = Layout(run)
+        stored = layout.read_config()
+        return stored and tiny.Config.read(stored["options"], layout.config)
 
     return [*readers, (run / "config.json", read_config)]
 

@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-from jaxgen.config import DataConfig
 
 import jaxgen
 from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist

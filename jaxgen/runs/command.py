@@ -71,7 +71,9 @@ def _status_of(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> i
         return _say_why(_out_of_memory(), 1)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return _say_why(f"{place}{error.strerror or error}; what was saved is intact, and --resume goes on from there", 1)
+        return _say_why(
+            f"{place}{error.strerror or error}; what was saved is intact, and --resume goes on from there", 1
+        )
 
 
 def _out_of_memory() -> str:
@@ -240,7 +242,13 @@ def _what_tyro_said(box: str, config_class: type[Config]) -> str:
     unknown = re.match(r"Unrecognized options?: (--[\w-]+)", said)
     options = [option(name) for name in config_class.model_fields]
     near = difflib.get_close_matches(unknown[1], options, n=1) if unknown else []
-    return f"{said}; did you mean {near[0]}?" if near else said if said.startswith("--") else f"{said}; --help lists the options"
+    return (
+        f"{said}; did you mean {near[0]}?"
+        if near
+        else said
+        if said.startswith("--")
+        else f"{said}; --help lists the options"
+    )
 
 
 def _is_rule(line: str) -> bool:

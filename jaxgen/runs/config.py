@@ -261,7 +261,11 @@ def _one_line(error: ErrorDetails, config_class: type[Config], fields: dict[str,
         return str(context["error"])
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(name, config_class.model_fields, n=1)
-        hint = f"did you mean {option(near[0])}?" if near else f"there are {', '.join(map(option, config_class.model_fields))}"
+        hint = (
+            f"did you mean {option(near[0])}?"
+            if near
+            else f"there are {', '.join(map(option, config_class.model_fields))}"
+        )
         return f"{option(name)}: there is no such option; {hint}"
     shown = option(name, fields.get(name, error["input"]))
     if kind in ("too_long", "too_short", "missing"):

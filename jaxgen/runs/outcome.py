@@ -52,4 +52,6 @@ class Outcome:
 def pictures_in(folder: Path) -> dict[str, Path]:
     """The pictures of a folder by name, in the order of their names."""
     paths = sorted(folder.iterdir()) if folder.is_dir() else ()
-    return {path.stem if path.suffix == ".png" else path.name: path for path in paths if path.suffix in (".png", ".gif")}
+    return {
+        path.stem if path.suffix == ".png" else path.name: path for path in paths if path.suffix in (".png", ".gif")
+    }

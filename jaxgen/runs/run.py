@@ -316,9 +316,7 @@ class Run(Generic[ConfigT]):
         """What the run came to, after its `with` statement."""
         results = self.begins.results if isinstance(self.begins, Finished) else self.figures
         last = pictures_in(self.layout.final)
-        return Outcome(
-            self.folder, self.history, results, self.modules, self._trained, last, tuple(self.failures)
-        )
+        return Outcome(self.folder, self.history, results, self.modules, self._trained, last, tuple(self.failures))
 
     # ---- Writing ----
 
@@ -349,7 +347,9 @@ class Run(Generic[ConfigT]):
     def _due(self, epoch: int) -> list[tuple[Drawing, list[Path]]]:
         """The drawings of an epoch, and the folders that they go to."""
         is_last = epoch == self.config.epochs
-        folders = [(drawing, [self.layout.epoch(epoch)] if _is_due(drawing[0], epoch) else []) for drawing in self._drawings]
+        folders = [
+            (drawing, [self.layout.epoch(epoch)] if _is_due(drawing[0], epoch) else []) for drawing in self._drawings
+        ]
         return [(drawing, [*places, *([self.layout.final] if is_last else [])]) for drawing, places in folders]
 
     def _draw(self, epoch: int, state: PyTree, drawings: Sequence[tuple[Drawing, list[Path]]]) -> None:
@@ -459,9 +459,7 @@ class Run(Generic[ConfigT]):
         return carry
 
     def _slices(self, carry: Carry, epoch: int, step: int) -> Iterator[Slice]:
-        return self._loop.slices(
-            carry, epochs=self.config.epochs, key=self.key("training"), epoch=epoch, step=step
-        )
+        return self._loop.slices(carry, epochs=self.config.epochs, key=self.key("training"), epoch=epoch, step=step)
 
     def _end(self, carry: Carry) -> None:
         """Write the weights and draw what is drawn at the end, where that was not done with the last epoch."""
