@@ -75,7 +75,7 @@ def wait(child: int) -> int:
 
 def problems_of(folder: Path) -> list[str]:
     """What is wrong with the checkpoints of a run that was cut off."""
-    from jaxgen.log import lines
+    from jaxgen.runs.log import lines
 
     from jaxgen import checkpoint
 
@@ -365,7 +365,7 @@ def main() -> int:
 
 def import_everything() -> None:
     """So that the processes that are forked need not, while no backend of JAX is started."""
-    import jaxgen.run  # noqa: F401
+    import jaxgen.runs  # noqa: F401
     import orbax.checkpoint  # noqa: F401
     from PIL import Image  # noqa: F401
 

@@ -31,8 +31,8 @@ _ALARM = available("SIGALRM")
 def command(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> NoReturn:
     """Run an experiment's `main` from the command line.
 
-    Exit status: 0; 2 for bad input; 1 where the disk, the memory or the numbers failed, or a picture could not be drawn;
-    128 + n when stopped by signal n.
+    Exit status: 0; 2 for bad input; 1 where the disk, the memory or the numbers failed, or a picture could not be
+    drawn; 128 + n when stopped by signal n.
 
     Args:
         main: `main(config)`; its docstring describes the command.

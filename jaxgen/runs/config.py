@@ -171,9 +171,10 @@ class Config(BaseModel):
         given = {name: getattr(self, name) for name in self.model_fields_set}
         for name, value in given.items():
             if value != getattr(before, name) and not self._may_change(name):
+                there = option(name, getattr(before, name))
                 raise InputError(
-                    f"{option(name, value)}: the run in {where.parent} has {option(name, getattr(before, name))}; leave "
-                    f"it out, or start another run with another {option('out')}"
+                    f"{option(name, value)}: the run in {where.parent} has {there}; leave it out, or start another run "
+                    f"with another {option('out')}"
                 )
         merged = type(self)(**(dict(before) | given | {"out": self.out, "resume": self.resume}))
         merged.__pydantic_fields_set__.clear()
