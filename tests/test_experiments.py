@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 import jaxgen
 from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
 from jaxgen import runs
-from tests.test_run import bits, call, contents, edit, snapshot
+from tests.test_runs import bits, call, contents, edit, snapshot
 
 EXPERIMENTS = [conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist]
 

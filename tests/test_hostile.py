@@ -20,7 +20,7 @@ from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complet
 from jaxgen import torch_weights
 from jaxgen.layers import init_variables
 from jaxgen.models.completion import RowCompleter
-from tests.test_run import call, snapshot
+from tests.test_runs import call, snapshot
 
 Asked = tuple[ModuleType, list[str], str]  # the experiment, its arguments, and what it says
 

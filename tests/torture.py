@@ -95,7 +95,7 @@ def problems_of(folder: Path) -> list[str]:
 
 def strike(times: int, number: signal.Signals, work: Path) -> tuple[str, list[str]]:
     """Signal `number` at `times` random instants of runs."""
-    from tests.test_run import contents
+    from tests.test_runs import contents
 
     problems: list[str] = []
     log = work / "log"
@@ -176,7 +176,7 @@ def damage(times: int, work: Path) -> tuple[str, list[str]]:
 
 
 def disk(times: int, work: Path) -> tuple[str, list[str]]:
-    from tests.test_run import contents
+    from tests.test_runs import contents
 
     if os.geteuid() != 0:
         return "not root: nothing was mounted", []
@@ -369,7 +369,7 @@ def import_everything() -> None:
     import orbax.checkpoint  # noqa: F401
     from PIL import Image  # noqa: F401
 
-    from tests import test_run  # noqa: F401
+    from tests import test_runs  # noqa: F401
     from tests.support import tiny  # noqa: F401
 
 
