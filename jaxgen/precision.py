@@ -3,10 +3,10 @@
 import jax
 
 from jaxgen.layers import matmul_dtype
-from jaxgen.training import Metrics, PyTree, Recipe
+from jaxgen.training import Metrics, PyTree, Recipe, StateT
 
 
-def in_precision(recipe: Recipe, precision: str) -> Recipe:
+def in_precision(recipe: Recipe[StateT], precision: str) -> Recipe[StateT]:
     """The recipe whose layers multiply in `precision`: "bf16", "tf32", or "float32", which changes nothing.
 
     With bf16 layers are given bfloat16 and give float32 back: parameters, optimiser, batch statistics and losses stay
@@ -17,7 +17,7 @@ def in_precision(recipe: Recipe, precision: str) -> Recipe:
     if precision == "float32":
         return recipe
 
-    def update(state: PyTree, batch: PyTree, noise: PyTree) -> tuple[PyTree, Metrics]:
+    def update(state: StateT, batch: PyTree, noise: PyTree) -> tuple[StateT, Metrics]:
         with matmul_dtype("bfloat16") if precision == "bf16" else jax.default_matmul_precision("tensorfloat32"):
             return recipe.update(state, batch, noise)
 

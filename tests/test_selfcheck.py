@@ -7,7 +7,7 @@ import pytest
 
 from jaxgen import selfcheck
 from jaxgen.errors import InputError
-from tests.test_run import call
+from tests.test_runs import call
 
 
 def max_pool_case() -> selfcheck.Case:
