@@ -258,9 +258,7 @@ def test_vae_mnist_trains_tests_and_morphs(tmp_path, images, monkeypatch, capsys
     }
     results = json.loads((tmp_path / "run" / "finished.json").read_text())["results"]
     assert results["test_loss"] == pytest.approx(results["test_reconstruction"] + results["test_kl"], rel=1e-5)
-    edit(
-        tmp_path / "run", lambda found: found["options"].update(weights="gone.safetensors")
-    )
+    edit(tmp_path / "run", lambda found: found["options"].update(weights="gone.safetensors"))
     status, said, err = call(monkeypatch, capsys, "--out", out, "--test", experiment=vae_mnist)
     assert (status, err) == (0, "")
     assert "  ".join(f"{name} {value:.2f}" for name, value in results.items()) + "\n" in said
