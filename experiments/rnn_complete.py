@@ -106,7 +106,7 @@ def learn(run: "runs.Run[Config]", originals: jax.Array) -> None:
         completed = completion.complete(module, state.variables, originals, config.sequence_length)
         run.picture("completed", pictures.grid(completed, columns=len(originals)))
 
-    run.picture("original", pictures.grid(originals, columns=len(originals)))
+    run.picture("original", lambda: pictures.grid(originals, columns=len(originals)))
     _, history = run.fit(recipe(config), [(config.draw_every, draw)], best="loss")
     run.picture("loss", lambda: pictures.curves(history, ["loss"], "mean squared error", scale="log"))
 
@@ -118,10 +118,9 @@ def compare(group: runs.Group, config: Config, histories: dict[str, runs.History
     for folders in [*zip(first.drawn_epochs(), second.drawn_epochs(), strict=False), (first.final, second.final)]:
         paths = {cell.upper(): folder / "completed.png" for cell, folder in zip(config.cell, folders, strict=True)}
         if original.exists() and all(path.exists() for path in paths.values()):
-            strips = {name: Image.open(path) for name, path in {"original": original, **paths}.items()}
             is_last = folders[0] == first.final
             epoch = config.epochs if is_last else int(folders[0].name)
-            drawn = partial(pictures.strips, strips, f"epoch {epoch}")
+            drawn = partial(side_by_side, {"original": original, **paths}, f"epoch {epoch}")
             group.picture("completed", drawn, epoch=None if is_last else epoch)
     histories = {  # where one cell was trained further, it is compared as far as the other
         cell: {name: values[: config.epochs] for name, values in history.items()} for cell, history in histories.items()
@@ -137,6 +136,10 @@ def compare(group: runs.Group, config: Config, histories: dict[str, runs.History
     difference = sum(histories[one]["seconds"]) - sum(histories[other]["seconds"])
     runs.say(f"training time, {one.upper()} − {other.upper()}: {difference:.1f} s")
     runs.say(f"compared  {config.folder}/final/losses.png and {config.folder}/final/completed.png")
+
+
+def side_by_side(paths: dict[str, Path], title: str) -> Image.Image:
+    return pictures.strips({name: Image.open(path) for name, path in paths.items()}, title)
 
 
 if __name__ == "__main__":

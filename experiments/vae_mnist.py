@@ -6,7 +6,7 @@ python -m experiments.vae_mnist --morph 1 7 9 4
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated
 
@@ -81,15 +81,15 @@ def main(config: Config) -> runs.Outcome | None:
         state, history = run.fit(recipe(config), [(1, draw)], best="loss")
         run.results(figures(module, state.variables, images, run.key("test")))
         run.picture("loss", lambda: pictures.curves(history, ["loss", "reconstruction", "kl"], "nats an image"))
-        means = vae.encode(module, state.variables, images)
-        run.picture("latent_points", lambda: pictures.scatter(means, test.labels))
+        means = cache(lambda: vae.encode(module, state.variables, images))
         plane = latent_plane(config.latent, config.extent)
-        run.picture("latent_grid", pictures.grid(vae.decode(module, state.variables, plane), GRID, margin=0))
+        run.picture("latent_points", lambda: pictures.scatter(means(), test.labels))
+        run.picture("latent_grid", lambda: pictures.grid(vae.decode(module, state.variables, plane), GRID, margin=0))
         path = [number for number in TUTORIALS_PATH if (test.labels == number).any()]
         if len(path) > 1:
-            frames = vae.morph(module, state.variables, class_means(means, test.labels, path), FRAMES)
-            run.picture("morph", strip(frames))
-            run.animation("morph", [pictures.to_image(frame) for frame in frames])
+            frames = cache(lambda: vae.morph(module, state.variables, class_means(means(), test.labels, path), FRAMES))
+            run.picture("morph", lambda: strip(frames()))
+            run.animation("morph", lambda: [pictures.to_image(frame) for frame in frames()])
     return run.outcome
 
 

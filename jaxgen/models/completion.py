@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxgen.from_loss import Noise, State, recipe_from_loss
-from jaxgen.layers import GRU, LSTM, Linear
+from jaxgen.layers import GRU, LSTM, Linear, check_input
 from jaxgen.losses import mean_squared_error
 from jaxgen.training import Metrics, PyTree, Recipe, Source
 
@@ -30,6 +30,7 @@ class RowCompleter(nn.Module):
 
     @nn.compact
     def __call__(self, rows: jax.Array) -> jax.Array:
+        check_input("RowCompleter", rows, (None, self.width))
         outputs = CELLS[self.cell](self.hidden, name="rnn")(rows)  # [B, T, hidden]
         return Linear(self.width, name="fc")(outputs[:, -1])
 

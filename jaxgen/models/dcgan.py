@@ -15,7 +15,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, flatten, in_batches, init_variables, normal, unflatten
+from jaxgen.layers import (
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    Linear,
+    check_input,
+    flatten,
+    in_batches,
+    init_variables,
+    normal,
+    unflatten,
+)
 from jaxgen.losses import binary_cross_entropy
 from jaxgen.parallel import mean_over_shards, shards
 from jaxgen.training import Metrics, Recipe, descend
@@ -58,6 +69,7 @@ class DigitsGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
+        check_input("DigitsGenerator", z, self.input_shape)
         x = z[:, None, None, :]  # [B, 1, 1, latent]
         x = nn.relu(ConvTranspose(64, 3, name="convt_1")(x))  # [B, 3, 3, 64]
         x = nn.relu(ConvTranspose(32, 3, name="convt_2")(x))  # [B, 5, 5, 32]
@@ -71,9 +83,10 @@ class DigitsDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        check_input("DigitsDiscriminator", x, self.input_shape)
         x = leaky_relu(Conv(16, 4, name="conv_1")(x))  # [B, 5, 5, 16]
         x = leaky_relu(Conv(32, 3, name="conv_2")(x))  # [B, 3, 3, 32]
-        return Conv(1, 3, name="conv_3")(x).reshape(-1)  # [B, 1, 1, 1] -> [B]
+        return Conv(1, 3, name="conv_3")(x).reshape(x.shape[0])  # [B, 1, 1, 1] -> [B]
 
 
 dcgan_init: dict[str, Any] = {"weight_init": normal(0.02), "bias_init": nn.initializers.zeros}
@@ -94,6 +107,7 @@ class MnistGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
+        check_input("MnistGenerator", z, self.input_shape)
         x = Linear(1024, **dcgan_init, name="fc.0")(z)
         x = nn.relu(BatchNorm(name="fc.1")(x, train))
         x = Linear(128 * 7 * 7, **dcgan_init, name="fc.3")(x)
@@ -111,12 +125,13 @@ class MnistDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        check_input("MnistDiscriminator", x, self.input_shape)
         x = leaky_relu(Conv(64, 4, stride=2, padding=1, **dcgan_init, name="conv.0")(x))  # [B, 14, 14, 64]
         x = Conv(128, 4, stride=2, padding=1, **dcgan_init, name="conv.2")(x)
         x = leaky_relu(BatchNorm(name="conv.3")(x, train))  # [B, 7, 7, 128]
         x = Linear(1024, **dcgan_init, name="fc.0")(flatten(x))
         x = leaky_relu(BatchNorm(name="fc.1")(x, train))
-        return Linear(1, **dcgan_init, name="fc.3")(x).reshape(-1)
+        return Linear(1, **dcgan_init, name="fc.3")(x).reshape(x.shape[0])
 
 
 def digits_recipe(

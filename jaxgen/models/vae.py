@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxgen.from_loss import State, recipe_from_loss
-from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, MaxPool, in_batches
+from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, MaxPool, check_input, in_batches
 from jaxgen.losses import bernoulli_cross_entropy, gaussian_kl
 from jaxgen.parallel import shards
 from jaxgen.training import Metrics, PyTree, Recipe
@@ -79,14 +79,16 @@ class ConvVAE(nn.Module):
 
     def encode(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
         """Mean and log σ² of the latent code, `[B, latent]` each."""
+        check_input("ConvVAE", images, self.input_shape)
         x = self.pool(self.conv1(images, train))  # [B, 16, 16, 64]
         x = self.pool(self.conv2(x, train))  # [B, 8, 8, 128]
         x = self.pool(self.conv3(x, train))  # [B, 4, 4, 256]
-        x = self.conv4(x, train).reshape(-1, 512)  # [B, 1, 1, 512] -> [B, 512]
+        x = self.conv4(x, train).reshape(images.shape[0], 512)  # [B, 1, 1, 512] -> [B, 512]
         return self.mean(x), self.var(x)
 
     def decode(self, z: jax.Array, train: bool = False) -> jax.Array:
         """Latent codes `[B, latent]` -> images `[B, 32, 32, 1]` in (0, 1)."""
+        check_input("ConvVAE.decode", z, (self.latent,))
         x = self.decoder(z, train)[:, None, None, :]  # [B, 1, 1, 512]
         x = self.convTrans1(x, train)  # [B, 4, 4, 256]
         x = self.convTrans2(x, train)  # [B, 8, 8, 128]
