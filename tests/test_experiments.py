@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 import jaxgen
 from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
 from jaxgen import runs
-from tests.test_runs import bits, call, contents, edit, snapshot
+from tests.test_runs import bits, call, contents, edit, snapshot, tensors
 
 EXPERIMENTS = [conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist]
 
@@ -94,13 +94,15 @@ def test_dcgan_digits_trains_resumes_and_samples(tmp_path, monkeypatch, capsys):
     call(monkeypatch, capsys, "--epochs", "3", "--out", str(broken), "--resume", experiment=dcgan_digits)
     assert contents(broken) == contents(through)
 
-    for _ in range(2):  # overwriting the samples is allowed
+    drawn = []
+    for _ in range(2):  # the seed determines the samples
         status, out, err = call(
             monkeypatch, capsys, "--sample", "5", "--seed", "7", "--out", str(through), experiment=dcgan_digits
         )
         assert (status, err) == (0, "")
-        samples = np.load(through / "samples" / "5_of_seed_7.npy")
-        assert samples.shape == (5, 8, 8, 1)
+        drawn.append(np.load(through / "samples" / "5_of_seed_7.npy"))
+    assert drawn[0].shape == (5, 8, 8, 1)
+    np.testing.assert_array_equal(*drawn)
     assert bits(jaxgen.load(through).variables) == bits(jaxgen.load(broken).variables)
 
 
@@ -245,20 +247,44 @@ def test_dcgan_mnist_trains_and_resumes(tmp_path, images, monkeypatch, capsys):
     (tmp_path / "run" / "finished.json").unlink()
     assert call(monkeypatch, capsys, *longer, experiment=dcgan_mnist)[0] == 0
     assert last.read_bytes() == content
+    sampling = ["--sample", "3", "--seed", "7", "--out", str(tmp_path / "run")]
+    status, _, err = call(monkeypatch, capsys, *sampling, experiment=dcgan_mnist)
+    assert (status, err) == (0, "")
+    assert np.load(tmp_path / "run" / "samples" / "3_of_seed_7.npy").shape == (3, 28, 28, 1)
+    assert (tmp_path / "run" / "samples" / "3_of_seed_7.png").exists()
+
+
+@pytest.mark.parametrize("experiment", [dcgan_digits, dcgan_mnist], ids=lambda module: module.__name__)
+def test_gans_start_from_weights(tmp_path, images, monkeypatch, capsys, experiment):
+    options = ["--data", images, "--batch-size", "6", "--epochs", "1"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    call(monkeypatch, capsys, *options, "--seed", "1", "--out", str(first), experiment=experiment)
+    files = [first / "final" / f"{network}.safetensors" for network in ("generator", "discriminator")]
+    weights = ["--weights", *map(str, files)]
+    status, _, err = call(monkeypatch, capsys, *options, *weights, "--out", str(second), experiment=experiment)
+    assert (status, err) == (0, "")
+    for file in files:
+        assert tensors(second / "checkpoints" / "00000000" / file.name) == tensors(file)
+        assert tensors(second / "final" / file.name) != tensors(file)
 
 
 def test_vae_mnist_trains_tests_and_morphs(tmp_path, images, monkeypatch, capsys):
+    monkeypatch.setattr(vae_mnist, "TUTORIALS_PATH", (0, 2, 1))  # of which the data has the classes 0 and 1
     out = str(tmp_path / "run")
     options = ["--data", images, "--batch-size", "6", "--epochs", "1", "--latent", "3", "--out", out]
     status, _, err = call(monkeypatch, capsys, *options, experiment=vae_mnist)
     assert (status, err) == (0, "")
-    last = {"latent_points.png", "latent_grid.png", "loss.png", "real_image.png", "image.png", "model.safetensors"}
+    last = {"latent_points.png", "latent_grid.png", "loss.png", "real_image.png", "image.png", "morph.png",
+            "morph.gif", "model.safetensors"}  # fmt: skip
     assert files_of(tmp_path / "run") == {f"final/{name}" for name in last} | {
         f"00{epoch}/{name}.png" for name in ("real_image", "image") for epoch in (0, 1)
     }
+    with Image.open(tmp_path / "run" / "final" / "morph.gif") as animation:
+        assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(animation)) == 50 * (vae_mnist.FRAMES + 1)
     results = json.loads((tmp_path / "run" / "finished.json").read_text())["results"]
     assert results["test_loss"] == pytest.approx(results["test_reconstruction"] + results["test_kl"], rel=1e-5)
-    edit(tmp_path / "run", lambda found: found["options"].update(weights="gone.safetensors"))
+    # The file of weights that the run started from may be gone.
+    edit(tmp_path / "run", lambda stored: stored["options"].update(weights="gone.safetensors"))
     status, said, err = call(monkeypatch, capsys, "--out", out, "--test", experiment=vae_mnist)
     assert (status, err) == (0, "")
     assert "  ".join(f"{name} {value:.2f}" for name, value in results.items()) + "\n" in said

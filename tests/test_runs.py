@@ -319,6 +319,21 @@ def test_load_returns_variables_and_config(complete_run):
     assert trained.config.learning_rate == 0.1
 
 
+def test_load_best_without_a_best_checkpoint_is_refused(complete_run, tmp_path):
+    shutil.copytree(complete_run.folder, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(jaxgen.InputError, match="no checkpoint is the best one; load the newest"):
+        jaxgen.load(tmp_path / "run", best=True, module=tiny.Mean())
+
+
+def test_load_best_refuses_a_damaged_checkpoint(complete_run, tmp_path):
+    shutil.copytree(complete_run.folder, tmp_path / "run")
+    best = checkpoint.best(tmp_path / "run" / "checkpoints")
+    (best / "manifest.json").unlink()
+    with pytest.raises(jaxgen.InputError, match=r"the best checkpoint is not whole: .*; load the newest"):
+        jaxgen.load(tmp_path / "run", best=True, module=tiny.Mean())
+
+
 @pytest.fixture
 def bad_point(monkeypatch) -> int:
     """Make one of the points infinite; returns its index."""
