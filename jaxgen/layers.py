@@ -601,6 +601,7 @@ class LSTM(_Recurrent):
         return_carry: Whether a call returns the final states too: `(outputs, (h, c))`.
     """
 
+    _: KW_ONLY  # for Flax's own fields too
     gates: ClassVar[int] = 4
     cell: ClassVar[Callable[..., Any]] = staticmethod(lstm)
     states: ClassVar[int] = 2
@@ -617,6 +618,7 @@ class GRU(_Recurrent):
         return_carry: Whether a call returns the final state too: `(outputs, h)`.
     """
 
+    _: KW_ONLY  # for Flax's own fields too
     gates: ClassVar[int] = 3
     cell: ClassVar[Callable[..., Any]] = staticmethod(gru)
     states: ClassVar[int] = 1
