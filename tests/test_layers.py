@@ -172,7 +172,7 @@ def test_initial_and_final_states_are_pytorchs(name: str, float64: None) -> None
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("name", [*LAYERS, "batch norm"])
-def test_layers_return_the_dtype_that_they_are_given(name: str, dtype: str) -> None:
+def test_layers_return_the_dtype_of_their_input(name: str, dtype: str) -> None:
     layer, _, shape = (BatchNorm(), None, (4, 3)) if name == "batch norm" else LAYERS[name]
     x = jnp.ones(shape)
     variables = jax.eval_shape(layer.init, jax.random.key(0), x)
@@ -454,7 +454,7 @@ def test_a_module_that_cannot_be_hashed_is_initialised() -> None:
 
 
 @pytest.mark.parametrize(("count", "seen"), [(7, [3, 1]), (6, [3]), (2, [2])])
-def test_batches_are_seen_as_what_they_are(count, seen):
+def test_in_batches_calls_the_function_with_whole_batches(count, seen):
     """A whole batch, traced once, and what is left; not single examples under `vmap`."""
     sizes = []
 
