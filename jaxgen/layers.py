@@ -446,12 +446,13 @@ class BatchNorm(nn.Module):
         tracked = self.variable("batch_stats", "num_batches_tracked", jnp.zeros, (), jnp.int32)
         if not train:
             mean, var = (value.value.astype(x.dtype) for value in (running_mean, running_var))
-            return ((x - mean) * (weight * jax.lax.rsqrt(var + self.eps)) + bias).astype(given.dtype)
+            y: jax.Array = ((x - mean) * (weight * jax.lax.rsqrt(var + self.eps)) + bias).astype(given.dtype)
+            return y
         axes, count = tuple(range(x.ndim - 1)), shards() * math.prod(x.shape[:-1])
         if count < 2:
             raise ValueError(f"BatchNorm: training needs more than one value a channel, not {x.shape}")
         mean = mean_over_shards(x.mean(axes))
-        centred = x - mean  # E[(x − mean)²], not E[x²] − mean², which cancels badly
+        centred: jax.Array = x - mean  # E[(x − mean)²], not E[x²] − mean², which cancels badly
         var = mean_over_shards(jnp.square(centred).mean(axes))
         if not self.is_initializing():
             moved = self.momentum * jax.lax.stop_gradient(jnp.stack([mean, var * (count / (count - 1))]))
@@ -544,7 +545,7 @@ class _Recurrent(nn.Module):
             )
         given, x = x.dtype, _for_products(x)
         initial = self._check_carry(x, initial_carry, (self.num_layers * directions, x.shape[0], self.hidden))
-        finals = []
+        finals: list[tuple[jax.Array, ...]] = []
         for layer in range(self.num_layers):
             outputs = []
             for direction in range(directions):
@@ -562,12 +563,12 @@ class _Recurrent(nn.Module):
             x = jnp.concatenate(outputs, axis=2) if directions > 1 else outputs[0]
         if not (self.return_carry if return_carry is None else return_carry):
             return x.astype(given)
-        carry = tuple(jnp.stack(states).astype(given) for states in zip(*finals, strict=True))
-        return x.astype(given), carry if self.states > 1 else carry[0]
+        states = tuple(jnp.stack(arrays).astype(given) for arrays in zip(*finals, strict=True))
+        return x.astype(given), states if self.states > 1 else states[0]
 
     def _parameters(self, suffix: str, x: jax.Array) -> list[jax.Array]:
         wide, init = self.gates * self.hidden, bounded_uniform(self.hidden)
-        shapes = {"weight_ih": (x.shape[-1], wide), "weight_hh": (self.hidden, wide)}
+        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (x.shape[-1], wide), "weight_hh": (self.hidden, wide)}
         shapes |= {"bias_ih": (wide,), "bias_hh": (wide,)}
         return [
             _parameter(self, name + suffix, init, shape, x)
@@ -665,8 +666,8 @@ def _arithmetic(layer: nn.Module, size: int) -> str:
     if isinstance(layer, Conv) and layer.padding == "same":
         return str(size)
     if isinstance(layer, Conv):
-        layer = layer.clone(padding=0) if layer.padding == "valid" else layer
-        k, s, p, d = (pair(value)[0] for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation))
+        padding = 0 if isinstance(layer.padding, str) else layer.padding  # "valid"
+        k, s, p, d = (pair(value)[0] for value in (layer.kernel_size, layer.stride, padding, layer.dilation))
         return f"⌊({size} + 2·{p} − {d}·({k}−1) − 1)/{s}⌋ + 1"
     if isinstance(layer, ConvTranspose):
         k, s, p, d = (pair(value)[0] for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation))

@@ -83,7 +83,7 @@ def conv(
             f"conv: a {kh}x{kw} kernel with dilation {dilation} does not fit into images of {height}x{width} "
             f"with padding {padding}"
         )
-    geometry = Geometry((height, width), small, (kh, kw), tuple(stride), tuple(padding), tuple(dilation))
+    geometry = Geometry((height, width), small, (kh, kw), _pair(stride), _pair(padding), _pair(dilation))
     return _in_groups(partial(_conv, geometry), groups, x, kernel, (x.shape[0], *small, kernel.shape[3]))
 
 
@@ -149,7 +149,7 @@ def conv_transpose(
     large = size(height, kh, 0), size(width, kw, 1)
     if min(large) < 1:
         raise ValueError(f"conv_transpose: padding {padding} leaves nothing of the output")
-    geometry = Geometry(large, (height, width), (kh, kw), tuple(stride), tuple(padding), tuple(dilation))
+    geometry = Geometry(large, (height, width), (kh, kw), _pair(stride), _pair(padding), _pair(dilation))
     shape = (x.shape[0], *large, groups * kernel.shape[2])
     return _in_groups(partial(_conv_transpose, geometry), groups, x, kernel, shape)
 
@@ -222,11 +222,22 @@ def conv_general_dilated(
             preferred_element_type=preferred_element_type,
             **others,
         )
+    assert not isinstance(padding, str)
     both = [max(0, min(edges)) for edges in padding]  # what is padded on both sides; the rest is padded here
     rest = [(low - edge, high - edge) for (low, high), edge in zip(padding, both, strict=True)]
     return conv(
-        pad(lhs, *rest), rhs, stride=strides, padding=tuple(both), dilation=dilation, groups=feature_group_count
+        pad(lhs, *rest),
+        rhs,
+        stride=_pair(strides),
+        padding=_pair(both),
+        dilation=_pair(dilation),
+        groups=feature_group_count,
     )
+
+
+def _pair(numbers: Sequence[int]) -> Pair:
+    height, width = numbers
+    return height, width
 
 
 def _check(name: str, x: jax.Array, kernel: jax.Array, groups: int, **options: Pair) -> None:
