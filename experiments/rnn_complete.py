@@ -16,7 +16,8 @@ from PIL import Image
 from pydantic import model_validator
 
 import jaxgen
-from jaxgen import data, pictures, runs
+from jaxgen import pictures, runs
+from jaxgen.data import GIVEN, Given, about, load_splits
 from jaxgen.models import completion
 
 
@@ -69,28 +70,27 @@ def recipe(config: Config) -> jaxgen.Recipe[completion.State]:
 
 
 @runs.experiment
-def main(config: Config) -> runs.Outcome:
+def main(config: Config, data: Given | None = None) -> runs.Outcome:
     """Complete images from their top half, row by row, with an LSTM and with a GRU."""
-    load = partial(data.load, config.data, size=config.size, channels=1, crop=config.crop, skip_bad=config.skip_bad)
-    train, validation = load("train", log=runs.say), load("test")
-    data.check_same_shape(train, validation)
+    images = config.data if data is None else data
+    train, validation = load_splits(images, size=config.size, channels=1, **config.loading)
     height, width = train.images.shape[1:3]
     length = config.sequence_length or height // 2
     if not 1 <= length < height:
         raise jaxgen.InputError(
             f"{runs.option('sequence_length', length)}: must be from 1 to {height - 1}, below the images' height"
         )
-    config = config.replace(size=(height, width), sequence_length=length)
+    config = config.replace(size=(height, width), sequence_length=length, data=config.data if data is None else GIVEN)
     windows = completion.windows(train.images, length, white=train.white)
     originals = jnp.asarray(validation.preview(10).images) / validation.white
-    about = data.about(config.data, train, validation)
+    about_data = about(config.data, train, validation)
 
     if len(config.cell) == 1:
-        with runs.start(config, windows, network(config), about_data=about, label=config.cell[0]) as run:
+        with runs.start(config, windows, network(config), about_data=about_data, label=config.cell[0]) as run:
             learn(run, originals)
         return run.outcome
     outcomes: dict[str, runs.Outcome] = {}
-    with runs.start_group(config, windows, about_data=about) as group:
+    with runs.start_group(config, windows, about_data=about_data) as group:
         for cell in config.cell:
             with group.start(cell, network(config.replace(cell=cell)), cell=cell) as run:
                 learn(run, originals)

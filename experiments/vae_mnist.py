@@ -6,7 +6,7 @@ python -m experiments.vae_mnist --morph 1 7 9 4
 """
 
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +18,8 @@ from PIL import Image
 from pydantic import Field
 
 import jaxgen
-from jaxgen import data, pictures, runs, torch_weights
+from jaxgen import pictures, runs, torch_weights
+from jaxgen.data import GIVEN, Given, Images, about, load, load_splits
 from jaxgen.models import vae
 
 GRID = 20  # images a side of the decoded latent plane
@@ -60,19 +61,20 @@ def recipe(config: Config) -> jaxgen.Recipe[vae.State]:
 
 
 @runs.experiment
-def main(config: Config) -> runs.Outcome | None:
+def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     """Train a variational autoencoder, and look at its latent space."""
     module = vae.ConvVAE(config.latent)
-    load = partial(data.load, config.data, size=(32, 32), channels=1, crop=config.crop, skip_bad=config.skip_bad)
+    given = config.data if data is None else data
     if config.test or config.morph is not None:
-        inspect(config, module, load("test"))
+        inspect(config, module, load(given, "test", size=(32, 32), channels=1, **config.loading))
         return None
-    train, test = load("train", log=runs.say), load("test")
+    train, test = load_splits(given, size=(32, 32), channels=1, **config.loading)
+    config = config.replace(data=config.data if data is None else GIVEN)
     images = jnp.asarray(test.images) / test.white
     real = jnp.asarray(test.preview(config.batch_size).images) / test.white
 
     source = jaxgen.scaled(train.images, white=train.white)
-    with runs.start(config, source, module, about_data=data.about(config.data, train, test)) as run:
+    with runs.start(config, source, module, about_data=about(config.data, train, test)) as run:
 
         def draw(epoch: int, state: vae.State) -> None:
             run.picture("real_image", pictures.grid(real, columns=5))
@@ -94,7 +96,7 @@ def main(config: Config) -> runs.Outcome | None:
     return run.outcome
 
 
-def inspect(config: Config, module: vae.ConvVAE, test: data.Images) -> None:
+def inspect(config: Config, module: vae.ConvVAE, test: Images) -> None:
     """`--test` and `--morph`, on a finished run."""
     images = jnp.asarray(test.images) / test.white
     if config.morph is not None:
@@ -115,7 +117,7 @@ def inspect(config: Config, module: vae.ConvVAE, test: data.Images) -> None:
     runs.write_extra(config, {f"{name}.png": pictures.png(strip(frames)), f"{name}.gif": animation})
 
 
-def check_path(path: Sequence[int], test: data.Images) -> None:
+def check_path(path: Sequence[int], test: Images) -> None:
     if len(path) < 2:
         raise jaxgen.InputError(f"{runs.option('morph', path)}: name two classes or more, as 2 4 9")
     if missing := [number for number in path if not (test.labels == number).any()]:

@@ -446,8 +446,8 @@ class BatchNorm(nn.Module):
         tracked = self.variable("batch_stats", "num_batches_tracked", jnp.zeros, (), jnp.int32)
         if not train:
             mean, var = (value.value.astype(x.dtype) for value in (running_mean, running_var))
-            y: jax.Array = ((x - mean) * (weight * jax.lax.rsqrt(var + self.eps)) + bias).astype(given.dtype)
-            return y
+            y: jax.Array = (x - mean) * (weight * jax.lax.rsqrt(var + self.eps)) + bias
+            return y.astype(given.dtype)
         axes, count = tuple(range(x.ndim - 1)), shards() * math.prod(x.shape[:-1])
         if count < 2:
             raise ValueError(f"BatchNorm: training needs more than one value a channel, not {x.shape}")
@@ -550,21 +550,21 @@ class _Recurrent(nn.Module):
             outputs = []
             for direction in range(directions):
                 suffix = f"_l{layer}" + ("_reverse" if direction else "")
-                carry = None if initial is None else [state[len(finals)] for state in initial]
+                carry = None if initial is None else [states[len(finals)] for states in initial]
                 sequence = jnp.flip(x, 1) if direction else x
-                output, final = self.cell(
+                output, state = self.cell(
                     sequence,
                     *self._parameters(suffix, x),
                     initial_carry=carry[0] if carry and self.states == 1 else carry and tuple(carry),
                     return_carry=True,
                 )
                 outputs.append(jnp.flip(output, 1) if direction else output)
-                finals.append(final if self.states > 1 else (final,))
+                finals.append(state if self.states > 1 else (state,))
             x = jnp.concatenate(outputs, axis=2) if directions > 1 else outputs[0]
         if not (self.return_carry if return_carry is None else return_carry):
             return x.astype(given)
-        states = tuple(jnp.stack(arrays).astype(given) for arrays in zip(*finals, strict=True))
-        return x.astype(given), states if self.states > 1 else states[0]
+        final = tuple(jnp.stack(states).astype(given) for states in zip(*finals, strict=True))
+        return x.astype(given), final if self.states > 1 else final[0]
 
     def _parameters(self, suffix: str, x: jax.Array) -> list[jax.Array]:
         wide, init = self.gates * self.hidden, bounded_uniform(self.hidden)
@@ -602,6 +602,7 @@ class LSTM(_Recurrent):
         return_carry: Whether a call returns the final states too: `(outputs, (h, c))`.
     """
 
+    _: KW_ONLY  # for Flax's own fields too
     gates: ClassVar[int] = 4
     cell: ClassVar[Callable[..., Any]] = staticmethod(lstm)
     states: ClassVar[int] = 2
@@ -618,6 +619,7 @@ class GRU(_Recurrent):
         return_carry: Whether a call returns the final state too: `(outputs, h)`.
     """
 
+    _: KW_ONLY  # for Flax's own fields too
     gates: ClassVar[int] = 3
     cell: ClassVar[Callable[..., Any]] = staticmethod(gru)
     states: ClassVar[int] = 1

@@ -67,7 +67,7 @@ def test_only_tf32_lets_a_gpu_round_what_it_multiplies(kind, attribute):
     ],
     ids=lambda module: type(module).__name__,
 )
-def test_what_a_network_gives_is_float32(module):
+def test_networks_return_float32(module):
     """Its last activation too: bfloat16 has no number between 0.996 and 1."""
     x = jnp.zeros((2, *module.input_shape))
     with matmul_dtype("bfloat16"):

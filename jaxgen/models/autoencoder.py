@@ -1,4 +1,4 @@
-"""A convolutional autoencoder for small colour images; its encoder and its decoder can be anybody's."""
+"""A convolutional autoencoder for small colour images, whose encoder and decoder can be replaced."""
 
 from collections.abc import Callable
 from functools import partial
@@ -41,8 +41,10 @@ class Decoder(nn.Module):
 class ConvAutoencoder(nn.Module):
     """Images `[B, *input_shape]` -> their reconstructions.
 
-    `encoder` and `decoder` are plugs: any two modules of which the second undoes the first's change of shape, and which
-    keep nothing but parameters (no running statistics, as batch norm does).
+    Attributes:
+        encoder: Any module that keeps nothing but parameters (no running statistics, unlike batch norm).
+        decoder: Any such module that maps the encoder's output back to the shape of the images.
+        input_shape: Height, width and channels of the images.
     """
 
     encoder: nn.Module = Encoder()
@@ -83,12 +85,30 @@ def recipe(module: nn.Module | None = None, optimizer: optax.GradientTransformat
 
 @partial(jax.jit, static_argnums=0)
 def reconstruct(module: nn.Module, variables: PyTree, images: jax.Array | np.ndarray) -> jax.Array:
-    """Images `[N, H, W, C]` in [0, 1] -> their reconstructions, a hundred at a time: as much as the caches hold."""
+    """Reconstruct images, a hundred at a time, which fit into a processor's caches.
+
+    Args:
+        module: The autoencoder.
+        variables: Its variables.
+        images: `[N, H, W, C]` in [0, 1].
+
+    Returns:
+        `[N, H, W, C]`.
+    """
     reconstructions: jax.Array = in_batches(lambda batch: module.apply(variables, batch), images, 100)
     return reconstructions
 
 
 @partial(jax.jit, static_argnums=0)
 def evaluate(module: nn.Module, variables: PyTree, images: jax.Array | np.ndarray) -> jax.Array:
-    """The mean squared error over all pixels of images `[N, H, W, C]` in [0, 1]."""
+    """Compute the mean squared error of the reconstructions over all pixels.
+
+    Args:
+        module: The autoencoder.
+        variables: Its variables.
+        images: `[N, H, W, C]` in [0, 1].
+
+    Returns:
+        A scalar.
+    """
     return mean_squared_error(reconstruct(module, variables, images), jnp.asarray(images))

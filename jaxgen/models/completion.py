@@ -1,4 +1,4 @@
-"""Completing an image from its top half: an LSTM or a GRU that reads rows and predicts the next."""
+"""Completing an image from its top half: an LSTM or a GRU that reads rows of pixels and predicts the next row."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,9 +21,15 @@ CELLS: dict[str, type[LSTM] | type[GRU]] = {"lstm": LSTM, "gru": GRU}
 
 
 class RowCompleter(nn.Module):
-    """Rows `[B, T, width]` -> the row after them `[B, width]`, any T; no activation at the end."""
+    """Rows `[B, T, width]` -> the row after them `[B, width]`, for any T; no activation at the end.
 
-    cell: str = "lstm"  # or "gru"
+    Attributes:
+        cell: "lstm" or "gru".
+        hidden: Size of the state.
+        width: Pixels in a row.
+    """
+
+    cell: str = "lstm"
     hidden: int = 256
     width: int = 56
 
@@ -67,11 +73,17 @@ def recipe(
 
 
 def windows(images: jax.Array | np.ndarray, length: int, *, white: int = 255) -> Source:
-    """Every run of `length` rows in the images and the row after it, as a source; a window is an index, never a copy.
+    """Make a source of all windows of `length` consecutive rows, each with the row after it as its target.
+
+    A window is an index, never a copy. Window w is of image w // (H − length), from row w % (H − length).
 
     Args:
-        images: integers 0..`white`, `[N, H, W, 1]`. Window w is of image w // (H − length), from row w % (H − length).
-        length: rows in a window, less than H.
+        images: Integers 0..`white`, `[N, H, W, 1]`.
+        length: Rows in a window, fewer than H.
+        white: The integer that becomes 1.
+
+    Returns:
+        A source of N·(H − length) examples, `(windows [B, length, W], targets [B, W])` in [0, 1].
     """
     starts = images.shape[1] - length
 
@@ -86,10 +98,19 @@ def windows(images: jax.Array | np.ndarray, length: int, *, white: int = 255) ->
 
 @partial(jax.jit, static_argnums=(0, 3))
 def complete(module: nn.Module, variables: PyTree, images: jax.Array | np.ndarray, length: int) -> jax.Array:
-    """Keep the first `length` rows of images `[N, H, W, 1]` and predict the others, one after the other.
+    """Keep the first `length` rows of images and predict the others, one after the other.
 
-    Each row is predicted from the `length` rows above it, from a zero state, so predictions feed on predictions; they
-    are not clipped. One call of the device for all images and rows.
+    Each row is predicted from the `length` rows above it, starting from a zero state, so later predictions depend on
+    earlier ones. They are not clipped. All images and rows are one call of the device.
+
+    Args:
+        module: The network.
+        variables: Its variables.
+        images: `[N, H, W, 1]` in [0, 1].
+        length: Rows to keep.
+
+    Returns:
+        `[N, H, W, 1]`.
     """
 
     def predict(row: jax.Array, rows: jax.Array) -> jax.Array:

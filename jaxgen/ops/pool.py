@@ -46,15 +46,21 @@ def max_pool(x: jax.Array, window: Pair = (2, 2), *, stride: Pair | None = None,
     x = jnp.pad(x, edges)
     rows, columns = ((x.shape[1 + a] - window[a]) // stride[a] + 1 for a in (0, 1))
     if window == stride:
-        x, real = x[:, : rows * window[0], : columns * window[1]], real[:, : rows * window[0], : columns * window[1]]
+        x, real = (
+            _corner(x, rows * window[0], columns * window[1]),
+            _corner(real, rows * window[0], columns * window[1]),
+        )
         shape = rows, window[0], columns, window[1]
         tiles = x.reshape(x.shape[0], *shape, x.shape[3])
         return _largest_in_tiles(tiles, None if real.all() else _Mask(real.reshape(1, *shape, 1)))
     down, across = stride
     places = [(i, j) for i in range(window[0]) for j in range(window[1])]
-    images = [x[:, i::down, j::across][:, :rows, :columns] for i, j in places]
-    masks = [real[:, i::down, j::across][:, :rows, :columns] for i, j in places]
-    return _largest(images, masks)[0]
+    images = [_corner(x[:, i::down, j::across], rows, columns) for i, j in places]
+    return _largest(images, [_corner(real[:, i::down, j::across], rows, columns) for i, j in places])[0]
+
+
+def _corner(array: Any, rows: int, columns: int) -> Any:
+    return array[:, :rows, :columns]
 
 
 class _Mask:

@@ -200,12 +200,15 @@ def conv_general_dilated(
         and lhs.dtype == rhs.dtype
         and not any(value is not None for value in others.values())
     )
-    strides, dilation = tuple(window_strides), tuple(rhs_dilation or (1, 1))
     if plain:
+        strides, dilation = _pair(window_strides), _pair(rhs_dilation or (1, 1))
         windows = [1 + step * (taps - 1) for taps, step in zip(rhs.shape[:2], dilation, strict=True)]
+        edges: list[tuple[int, int]]
         if isinstance(padding, str):
-            padding = lax.padtype_to_pads(lhs.shape[1:3], windows, strides, padding)
-        sizes = [length + sum(edges) for length, edges in zip(lhs.shape[1:3], padding, strict=True)]
+            edges = lax.padtype_to_pads(lhs.shape[1:3], windows, strides, padding)
+        else:
+            edges = list(padding)
+        sizes = [length + low + high for length, (low, high) in zip(lhs.shape[1:3], edges, strict=True)]
         plain = all(window <= size for window, size in zip(windows, sizes, strict=True))
     if not plain:
         return lax.conv_general_dilated(
@@ -222,21 +225,15 @@ def conv_general_dilated(
             preferred_element_type=preferred_element_type,
             **others,
         )
-    assert not isinstance(padding, str)
-    both = [max(0, min(edges)) for edges in padding]  # what is padded on both sides; the rest is padded here
-    rest = [(low - edge, high - edge) for (low, high), edge in zip(padding, both, strict=True)]
+    both = [max(0, min(low, high)) for low, high in edges]  # what is padded on both sides; the rest is padded here
+    rest = [(low - edge, high - edge) for (low, high), edge in zip(edges, both, strict=True)]
     return conv(
-        pad(lhs, *rest),
-        rhs,
-        stride=_pair(strides),
-        padding=_pair(both),
-        dilation=_pair(dilation),
-        groups=feature_group_count,
+        pad(lhs, *rest), rhs, stride=strides, padding=_pair(both), dilation=dilation, groups=feature_group_count
     )
 
 
-def _pair(numbers: Sequence[int]) -> Pair:
-    height, width = numbers
+def _pair(values: Sequence[int]) -> Pair:
+    height, width = values
     return height, width
 
 
