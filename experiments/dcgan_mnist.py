@@ -41,7 +41,7 @@ class Config(runs.DataConfig):
         return self.resume or self.sample is not None
 
 
-def recipe(config: Config) -> jaxgen.Recipe:
+def recipe(config: Config) -> jaxgen.Recipe[dcgan.State]:
     return dcgan.mnist_recipe(
         generator_optimizer=optax.adam(config.learning_rate, b1=config.beta1),
         discriminator_optimizer=optax.adam(config.learning_rate, b1=config.beta1),
@@ -64,16 +64,17 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     config = config.replace(data=config.data if data is None else GIVEN)
     modules = {"generator": generator, "discriminator": discriminator}
 
+    learner = recipe(config)
     source = jaxgen.scaled(train.images, white=train.white)
     with runs.start(config, source, modules, about_data=about(config.data, train)) as run:
 
         def draw(epoch: int, state: dcgan.State) -> None:
             samples = dcgan.sample(generator, state.generator, run.key("samples", epoch), 64)
             run.picture("samples", pictures.grid(samples, columns=8))
-            run.weights(dcgan.variables(state))
+            run.weights(learner.variables(state))
 
         notes = {dcgan.WON: dcgan.discriminator_has_won}
-        _, history = run.fit(recipe(config), [(config.sample_at, draw)], notes=notes)
+        _, history = run.fit(learner, [(config.sample_at, draw)], notes=notes)
         run.picture("losses", lambda: pictures.curves(history, ["loss_discriminator", "loss_generator"], "loss"))
     return run.outcome
 

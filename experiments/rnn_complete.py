@@ -4,9 +4,10 @@ python -m experiments.rnn_complete --cell gru
 python -m experiments.rnn_complete --data folder:my_images
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,7 @@ def network(config: Config) -> completion.RowCompleter:
     return completion.RowCompleter(config.cell[0], config.hidden, width=width)
 
 
-def recipe(config: Config) -> jaxgen.Recipe:
+def recipe(config: Config) -> jaxgen.Recipe[completion.State]:
     return completion.recipe(module=network(config), optimizer=optax.adam(config.learning_rate))
 
 
@@ -88,7 +89,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome:
         with runs.start(config, windows, network(config), about_data=about_data, label=config.cell[0]) as run:
             learn(run, originals)
         return run.outcome
-    outcomes = {}
+    outcomes: dict[str, runs.Outcome] = {}
     with runs.start_group(config, windows, about_data=about_data) as group:
         for cell in config.cell:
             with group.start(cell, network(config.replace(cell=cell)), cell=cell) as run:
@@ -111,7 +112,7 @@ def learn(run: "runs.Run[Config]", originals: jax.Array) -> None:
     run.picture("loss", lambda: pictures.curves(history, ["loss"], "mean squared error", scale="log"))
 
 
-def compare(group: runs.Group, config: Config, histories: dict[str, runs.History]) -> None:
+def compare(group: runs.Group[Config], config: Config, histories: Mapping[str, Mapping[str, Any]]) -> None:
     """The tutorial's comparison: completions side by side, both losses, both training times and their difference."""
     first, second = (runs.Layout(config.folder / cell) for cell in config.cell)
     original = first.epoch(0) / "original.png"

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from PIL import Image
 from pydantic import Field
 
 import jaxgen
@@ -54,7 +55,7 @@ class Config(runs.DataConfig):
         return self.resume or self.morph is not None or (self.test and self.weights is None)
 
 
-def recipe(config: Config) -> jaxgen.Recipe:
+def recipe(config: Config) -> jaxgen.Recipe[vae.State]:
     optimizer = optax.chain(optax.add_decayed_weights(config.weight_decay), optax.adam(config.learning_rate))
     return vae.recipe(config.latent, optimizer=optimizer)
 
@@ -123,7 +124,7 @@ def check_path(path: Sequence[int], test: Images) -> None:
         raise jaxgen.InputError(f"{runs.option('morph', missing[0])}: there is no such class in the data")
 
 
-def figures(module: vae.ConvVAE, variables: object, images: np.ndarray, key: jax.Array) -> dict[str, float]:
+def figures(module: vae.ConvVAE, variables: object, images: jax.Array, key: jax.Array) -> dict[str, float]:
     """The loss and its terms on the test set, forward only, in nats an image."""
     epsilon = jax.random.normal(key, (len(images), module.latent))
     found = vae.evaluate(module, variables, images, epsilon)
@@ -142,7 +143,7 @@ def class_means(means: jax.Array, labels: np.ndarray, path: Sequence[int]) -> ja
     return jnp.stack([means[labels == number].mean(0) for number in path])
 
 
-def strip(frames: jax.Array) -> pictures.Image.Image:
+def strip(frames: jax.Array) -> Image.Image:
     """Every fourth frame of a morph, in rows."""
     return pictures.grid(frames[:: FRAMES // 5], columns=len(frames) // 4 + 1)
 

@@ -446,13 +446,13 @@ class BatchNorm(nn.Module):
         tracked = self.variable("batch_stats", "num_batches_tracked", jnp.zeros, (), jnp.int32)
         if not train:
             mean, var = (value.value.astype(x.dtype) for value in (running_mean, running_var))
-            y = (x - mean) * (weight * jax.lax.rsqrt(var + self.eps)) + bias
+            y: jax.Array = (x - mean) * (weight * jax.lax.rsqrt(var + self.eps)) + bias
             return y.astype(given.dtype)
         axes, count = tuple(range(x.ndim - 1)), shards() * math.prod(x.shape[:-1])
         if count < 2:
             raise ValueError(f"BatchNorm: training needs more than one value a channel, not {x.shape}")
         mean = mean_over_shards(x.mean(axes))
-        centred = x - mean  # E[(x − mean)²], not E[x²] − mean², which cancels badly
+        centred: jax.Array = x - mean  # E[(x − mean)²], not E[x²] − mean², which cancels badly
         var = mean_over_shards(jnp.square(centred).mean(axes))
         if not self.is_initializing():
             moved = self.momentum * jax.lax.stop_gradient(jnp.stack([mean, var * (count / (count - 1))]))
@@ -668,8 +668,8 @@ def _arithmetic(layer: nn.Module, size: int) -> str:
     if isinstance(layer, Conv) and layer.padding == "same":
         return str(size)
     if isinstance(layer, Conv):
-        layer = layer.clone(padding=0) if layer.padding == "valid" else layer
-        k, s, p, d = (pair(value)[0] for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation))
+        padding = 0 if isinstance(layer.padding, str) else layer.padding  # "valid"
+        k, s, p, d = (pair(value)[0] for value in (layer.kernel_size, layer.stride, padding, layer.dilation))
         return f"⌊({size} + 2·{p} − {d}·({k}−1) − 1)/{s}⌋ + 1"
     if isinstance(layer, ConvTranspose):
         k, s, p, d = (pair(value)[0] for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jaxlib
+import jaxlib.version
 import numpy as np
 
 from jaxgen.errors import InputError
@@ -53,8 +53,8 @@ def check(device: jax.Device) -> float:
         for name, what, error in ((case.name, *result) for case in cases() for result in errors(case)):
             if not error <= TOLERANCE:
                 raise InputError(
-                    f"jaxlib {jaxlib.__version__} computes wrongly on {device.platform} here: {what} of {name} is off "
-                    f"by {error:.1e} of its size; train with another version of jaxlib, or another --device"
+                    f"jaxlib {jaxlib.version.__version__} computes wrongly on {device.platform} here: {what} of {name} "
+                    f"is off by {error:.1e} of its size; train with another version of jaxlib, or another --device"
                 )
             worst = max(worst, error)
     return worst
@@ -154,7 +154,9 @@ def in_a_loop(function: Callable[..., Any], arguments: list[np.ndarray]) -> Any:
 def batch_norm(x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
     """Batch norm in training, without the running statistics."""
     variables = BatchNorm().init(jax.random.key(0), x)
-    return BatchNorm().apply({**variables, "params": {"weight": weight, "bias": bias}}, x, True, mutable=True)[0]
+    variables = {**variables, "params": {"weight": weight, "bias": bias}}
+    output: jax.Array = BatchNorm().apply(variables, x, True, mutable=True)[0]
+    return output
 
 
 # ---- The definitions, in NumPy ----
@@ -180,11 +182,13 @@ def plain_conv_transpose(x: np.ndarray, kernel: np.ndarray, *, stride: int, padd
 
 def plain_max_pool(x: np.ndarray) -> np.ndarray:
     batch, height, width, channels = x.shape
-    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
+    largest: np.ndarray = x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
+    return largest
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
+    result: np.ndarray = 1 / (1 + np.exp(-x))
+    return result
 
 
 def plain_lstm(x: np.ndarray, w: np.ndarray, u: np.ndarray, bias_ih: np.ndarray, bias_hh: np.ndarray) -> np.ndarray:
@@ -211,4 +215,5 @@ def plain_gru(x: np.ndarray, w: np.ndarray, u: np.ndarray, bias_ih: np.ndarray, 
 
 def plain_batch_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     axes = (0, 1, 2)
-    return (x - x.mean(axes)) / np.sqrt(x.var(axes) + 1e-5) * weight + bias
+    result: np.ndarray = (x - x.mean(axes)) / np.sqrt(x.var(axes) + 1e-5) * weight + bias
+    return result

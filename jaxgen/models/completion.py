@@ -1,10 +1,13 @@
 """Completing an image from its top half: an LSTM or a GRU that reads rows of pixels and predicts the next row."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxgen.from_loss import Noise, State, recipe_from_loss
@@ -43,7 +46,7 @@ class RowCompleter(nn.Module):
 
 def recipe(
     cell: str = "lstm", module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None
-) -> Recipe:
+) -> Recipe[State]:
     """Predict the next row of an image from the rows above it, by the mean squared error.
 
     Batches are `(windows [B, T, width], targets [B, width])`, in [0, 1]. Metric: `loss`.
@@ -57,18 +60,19 @@ def recipe(
         The recipe.
     """
     module = module or RowCompleter(cell)
+    apply: Callable[..., Any] = module.apply
 
     def loss(
         variables: PyTree, batch: tuple[jax.Array, jax.Array], noise: Noise
     ) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
         windows, targets = batch
-        error = mean_squared_error(module.apply(variables, windows), targets)
+        error = mean_squared_error(apply(variables, windows), targets)
         return error, ({"loss": (error, jnp.ones_like(error))}, {})
 
     return recipe_from_loss(module, optimizer or optax.adam(1e-3), loss)
 
 
-def windows(images: jax.Array, length: int, *, white: int = 255) -> Source:
+def windows(images: jax.Array | np.ndarray, length: int, *, white: int = 255) -> Source:
     """Make a source of all windows of `length` consecutive rows, each with the row after it as its target.
 
     A window is an index, never a copy. Window w is of image w // (H − length), from row w % (H − length).
@@ -93,7 +97,7 @@ def windows(images: jax.Array, length: int, *, white: int = 255) -> Source:
 
 
 @partial(jax.jit, static_argnums=(0, 3))
-def complete(module: nn.Module, variables: PyTree, images: jax.Array, length: int) -> jax.Array:
+def complete(module: nn.Module, variables: PyTree, images: jax.Array | np.ndarray, length: int) -> jax.Array:
     """Keep the first `length` rows of images and predict the others, one after the other.
 
     Each row is predicted from the `length` rows above it, starting from a zero state, so later predictions depend on
@@ -113,4 +117,5 @@ def complete(module: nn.Module, variables: PyTree, images: jax.Array, length: in
         window = jax.lax.dynamic_slice_in_dim(rows, row - length, length, axis=1)
         return rows.at[:, row].set(module.apply(variables, window))
 
-    return jax.lax.fori_loop(length, images.shape[1], predict, images[..., 0])[..., None]
+    rows: jax.Array = jax.lax.fori_loop(length, images.shape[1], predict, images[..., 0])
+    return rows[..., None]

@@ -143,7 +143,7 @@ def digits_recipe(
     discriminator: nn.Module | None = None,
     generator_optimizer: optax.GradientTransformation | None = None,
     discriminator_optimizer: optax.GradientTransformation | None = None,
-) -> Recipe:
+) -> Recipe[State]:
     """DCGAN on 8×8 digits, with three Adam steps in each training step.
 
     1. the discriminator on fakes: BCE(D(G(z₁)), 0);
@@ -165,6 +165,8 @@ def digits_recipe(
     """
     generator = generator or DigitsGenerator()
     discriminator = discriminator or DigitsDiscriminator()
+    generate: Callable[..., Any] = generator.apply
+    discriminate: Callable[..., Any] = discriminator.apply
     generator_optimizer = generator_optimizer or optax.adam(1e-3)
     discriminator_optimizer = discriminator_optimizer or optax.adam(1e-3)
 
@@ -173,18 +175,18 @@ def digits_recipe(
         return Noise(z[:batch_size], z[batch_size:])
 
     def discriminator_loss(params: Variables, images: jax.Array, target: float) -> tuple[jax.Array, jax.Array]:
-        logits = discriminator.apply({"params": params}, images)
+        logits: jax.Array = discriminate({"params": params}, images)
         right = (jax.nn.sigmoid(logits) < 0.5) == (target < 0.5)  # 0.5 itself counts as real
         return binary_cross_entropy(logits, target), right.sum(dtype=logits.dtype) * shards()
 
     def generator_loss(params: Variables, discriminator_params: Variables, z: jax.Array) -> jax.Array:
-        return discriminator_loss(discriminator_params, generator.apply({"params": params}, z), 1.0)[0]
+        return discriminator_loss(discriminator_params, generate({"params": params}, z), 1.0)[0]
 
     def update(state: State, batch: jax.Array, noise: Noise) -> tuple[State, Metrics]:
         g, d = state.generator["params"], state.discriminator["params"]
         learn = partial(descend, discriminator_optimizer)
         loss_and_gradient = jax.value_and_grad(discriminator_loss, has_aux=True)
-        fake = generator.apply({"params": g}, noise.z_discriminator)
+        fake = generate({"params": g}, noise.z_discriminator)
         (error_fake, right_fake), gradient = mean_over_shards(loss_and_gradient(d, fake, 0.0))
         d, d_optimizer = learn(gradient, state.discriminator_optimizer, d)
         (error_real, right_real), gradient = mean_over_shards(loss_and_gradient(d, batch, 1.0))
@@ -210,7 +212,7 @@ def mnist_recipe(
     discriminator: nn.Module | None = None,
     generator_optimizer: optax.GradientTransformation | None = None,
     discriminator_optimizer: optax.GradientTransformation | None = None,
-) -> Recipe:
+) -> Recipe[State]:
     """DCGAN on 28×28 MNIST, with one Adam step of each network in each training step.
 
     1. the discriminator: BCE(D(x), 1) + BCE(D(G(z₁)), 0), in two passes, each with its own batch's statistics;
@@ -343,4 +345,5 @@ def sample(generator: nn.Module, variables: Variables, key: jax.Array, count: in
         Images `[count, H, W, C]`.
     """
     z = generator.prior(key, count)
-    return in_batches(lambda batch: generator.apply(variables, batch), z, BATCH)
+    images: jax.Array = in_batches(lambda batch: generator.apply(variables, batch), z, BATCH)
+    return images

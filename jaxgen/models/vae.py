@@ -7,11 +7,12 @@ PyTorch tutorial.
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxgen.from_loss import State, recipe_from_loss
@@ -119,7 +120,7 @@ class Noise(NamedTuple):
 
 def recipe(
     latent: int = 2, module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None
-) -> Recipe:
+) -> Recipe[State]:
     """Minimise the negative evidence lower bound, summed over the batch and all pixels.
 
     Batches are images `[B, 32, 32, 1]` in [0, 1]. Metrics, in nats an image: `loss`, and its two terms
@@ -172,7 +173,9 @@ def elbo_terms(output: Output, images: jax.Array) -> tuple[jax.Array, jax.Array]
 
 
 @partial(jax.jit, static_argnums=0)
-def evaluate(module: nn.Module, variables: PyTree, images: jax.Array, epsilon: jax.Array) -> dict[str, jax.Array]:
+def evaluate(
+    module: nn.Module, variables: PyTree, images: jax.Array | np.ndarray, epsilon: jax.Array | np.ndarray
+) -> dict[str, jax.Array]:
     """Compute the loss and its two terms in evaluation mode.
 
     Args:
@@ -185,8 +188,10 @@ def evaluate(module: nn.Module, variables: PyTree, images: jax.Array, epsilon: j
         `loss`, `reconstruction` and `kl`, in nats an image.
     """
 
+    apply: Callable[..., Any] = module.apply
+
     def of_each(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        return jax.vmap(elbo_terms)(module.apply(variables, *pair), pair[0])
+        return jax.vmap(elbo_terms)(apply(variables, *pair), pair[0])
 
     each = in_batches(of_each, (images, epsilon), BATCH)
     reconstruction, kl = (term.mean() for term in each)
@@ -194,7 +199,7 @@ def evaluate(module: nn.Module, variables: PyTree, images: jax.Array, epsilon: j
 
 
 @partial(jax.jit, static_argnums=0)
-def encode(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
+def encode(module: nn.Module, variables: PyTree, images: jax.Array | np.ndarray) -> jax.Array:
     """Compute the means of images' latent codes, in evaluation mode.
 
     Args:
@@ -205,11 +210,12 @@ def encode(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array
     Returns:
         `[N, latent]`.
     """
-    return in_batches(lambda batch: module.apply(variables, batch, method="encode")[0], images, BATCH)
+    means: jax.Array = in_batches(lambda batch: module.apply(variables, batch, method="encode")[0], images, BATCH)
+    return means
 
 
 @partial(jax.jit, static_argnums=0)
-def decode(module: nn.Module, variables: PyTree, z: jax.Array) -> jax.Array:
+def decode(module: nn.Module, variables: PyTree, z: jax.Array | np.ndarray) -> jax.Array:
     """Decode latent codes, in evaluation mode.
 
     Args:
@@ -220,7 +226,8 @@ def decode(module: nn.Module, variables: PyTree, z: jax.Array) -> jax.Array:
     Returns:
         Images `[N, 32, 32, 1]` in (0, 1).
     """
-    return in_batches(lambda batch: module.apply(variables, batch, method="decode"), z, BATCH)
+    images: jax.Array = in_batches(lambda batch: module.apply(variables, batch, method="decode"), z, BATCH)
+    return images
 
 
 def morph(module: nn.Module, variables: PyTree, points: jax.Array, frames: int) -> jax.Array:
@@ -237,4 +244,5 @@ def morph(module: nn.Module, variables: PyTree, points: jax.Array, frames: int) 
     """
     share = jnp.arange(frames)[:, None] / frames
     lines = [start + share * (end - start) for start, end in pairwise(points)]
-    return decode(module, variables, jnp.concatenate([*lines, points[-1:]]))
+    images: jax.Array = decode(module, variables, jnp.concatenate([*lines, points[-1:]]))
+    return images

@@ -333,7 +333,8 @@ def _split(gates: jax.Array) -> Arrays:
 
 
 def _read(buffer: jax.Array, t: Step) -> jax.Array:
-    return lax.dynamic_index_in_dim(buffer, t, keepdims=False)
+    rows: jax.Array = lax.dynamic_index_in_dim(buffer, t, keepdims=False)
+    return rows
 
 
 def _write(buffer: jax.Array, rows: jax.Array, t: Step, gate: int = 0) -> jax.Array:

@@ -10,6 +10,7 @@ import sys
 import types
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -278,7 +279,7 @@ class Run(Generic[ConfigT]):
     def weights(self, variables: PyTree) -> None:
         """Write the weights beside the pictures of the epoch that is being drawn, as `NAME.safetensors`."""
         for name, content in self._weights_files(variables).items():
-            self._write(name, lambda content=content: content)
+            self._write(name, partial(bytes, content))
 
     def results(self, figures: Mapping[str, Any]) -> None:
         """Figures of the trained model, for `finished.json`, the outcome and the screen."""
@@ -290,7 +291,7 @@ class Run(Generic[ConfigT]):
 
     def fit(
         self,
-        recipe: Recipe,
+        recipe: Recipe[Any],
         drawings: Sequence[Drawing] = (),
         *,
         best: str | None = None,
