@@ -39,7 +39,7 @@ class Config(runs.DataConfig):
     cpu_devices: ClassVar[int] = 2
 
 
-def recipe(config: Config) -> jaxgen.Recipe:
+def recipe(config: Config) -> jaxgen.Recipe[autoencoder.State]:
     return autoencoder.recipe(network(config), optax.adam(config.learning_rate))
 
 

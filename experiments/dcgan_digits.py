@@ -43,7 +43,7 @@ class Config(runs.DataConfig):
         return self.resume or self.sample is not None
 
 
-def recipe(config: Config) -> jaxgen.Recipe:
+def recipe(config: Config) -> jaxgen.Recipe[dcgan.State]:
     return dcgan.digits_recipe(
         generator_optimizer=optax.adam(config.learning_rate),
         discriminator_optimizer=optax.adam(config.learning_rate),

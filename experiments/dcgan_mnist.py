@@ -40,7 +40,7 @@ class Config(runs.DataConfig):
         return self.resume or self.sample is not None
 
 
-def recipe(config: Config) -> jaxgen.Recipe:
+def recipe(config: Config) -> jaxgen.Recipe[dcgan.State]:
     return dcgan.mnist_recipe(
         generator_optimizer=optax.adam(config.learning_rate, b1=config.beta1),
         discriminator_optimizer=optax.adam(config.learning_rate, b1=config.beta1),

@@ -63,7 +63,7 @@ def network(config: Config) -> completion.RowCompleter:
     return completion.RowCompleter(config.cell[0], config.hidden, width=width)
 
 
-def recipe(config: Config) -> jaxgen.Recipe:
+def recipe(config: Config) -> jaxgen.Recipe[completion.State]:
     return completion.recipe(module=network(config), optimizer=optax.adam(config.learning_rate))
 
 
@@ -88,7 +88,7 @@ def main(config: Config) -> runs.Outcome:
         with runs.start(config, windows, network(config), about_data=about, label=config.cell[0]) as run:
             learn(run, originals)
         return run.outcome
-    outcomes = {}
+    outcomes: dict[str, runs.Outcome] = {}
     with runs.start_group(config, windows, about_data=about) as group:
         for cell in config.cell:
             with group.start(cell, network(config.replace(cell=cell)), cell=cell) as run:
@@ -111,7 +111,7 @@ def learn(run: "runs.Run[Config]", originals: jax.Array) -> None:
     run.picture("loss", lambda: pictures.curves(history, ["loss"], "mean squared error", scale="log"))
 
 
-def compare(group: runs.Group, config: Config, histories: dict[str, runs.History]) -> None:
+def compare(group: runs.Group[Config], config: Config, histories: dict[str, runs.History]) -> None:
     """The tutorial's comparison: completions side by side, both losses, both training times and their difference."""
     first, second = (runs.Layout(config.folder / cell) for cell in config.cell)
     original = first.epoch(0) / "original.png"

@@ -53,7 +53,7 @@ class Config(runs.DataConfig):
         return self.resume or self.morph is not None or (self.test and self.weights is None)
 
 
-def recipe(config: Config) -> jaxgen.Recipe:
+def recipe(config: Config) -> jaxgen.Recipe[vae.State]:
     optimizer = optax.chain(optax.add_decayed_weights(config.weight_decay), optax.adam(config.learning_rate))
     return vae.recipe(config.latent, optimizer=optimizer)
 

@@ -33,19 +33,21 @@ def compiled(function: jax.stages.Wrapped, *arguments: Any) -> Callable[..., Any
         function: the result of `jax.jit`.
         arguments: arrays, or `jax.ShapeDtypeStruct`s, as the program will be called with.
     """
-    if jax.config.jax_disable_jit:
+    config: Any = jax.config  # whose attributes are made at run time
+    if config.jax_disable_jit:
         return function
     traced = function.trace(*arguments)
-    lowered = traced.lower()
+    lowered: jax.stages.Lowered = traced.lower()
     if not _is_shareable(traced.jaxpr):
-        return lowered.compile()
+        program: Callable[..., Any] = lowered.compile()
+        return program
     key = (
         hashlib.sha256(lowered.as_text().encode()).digest(),
         str(jax.tree.leaves(lowered.args_info)),
         lowered.in_tree,
         lowered.out_tree,
         tuple(leaf.sharding for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.Array)),
-        str(jax.config.jax_default_device),
+        str(config.jax_default_device),
     )
     with _lock:
         if key in _programs:

@@ -99,9 +99,9 @@ class _Scaled:
     labels: bool
 
     def __call__(self, arrays: PyTree, rows: jax.Array) -> PyTree:
-        images, labels = arrays if self.labels else (arrays, None)
+        images = arrays[0] if self.labels else arrays
         values = images[rows].astype(jnp.float32) / self.white * (self.high - self.low) + self.low
-        return (values, labels[rows]) if self.labels else values
+        return (values, arrays[1][rows]) if self.labels else values
 
 
 def scaled(
@@ -189,12 +189,16 @@ def all_finite(tree: PyTree) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floating]))
 
 
-def begin(recipe: Recipe, source: Source, state: PyTree, batch_size: int, devices: Sequence[jax.Device] = ()) -> Carry:
+def begin(
+    recipe: Recipe[Any], source: Source, state: PyTree, batch_size: int, devices: Sequence[jax.Device] = ()
+) -> Carry:
     """The carry before an epoch's first step. `state` is copied, because `advance` donates its carry."""
     return _Steps(recipe, source.batch, batch_size, tuple(devices)).begin(source.arrays, state)
 
 
-def advance(recipe: Recipe, source: Source, batch_size: int, devices: Sequence[jax.Device] = ()) -> jax.stages.Wrapped:
+def advance(
+    recipe: Recipe[Any], source: Source, batch_size: int, devices: Sequence[jax.Device] = ()
+) -> jax.stages.Wrapped:
     """`(carry, source.arrays, epoch, first, stop) -> carry`: the steps first ≤ step < stop of an epoch.
 
     One compiled loop whose bounds are arguments, so it is traced once however the epoch is divided, and every division
@@ -213,7 +217,7 @@ class _Steps:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: Recipe[Any],
         batch: Callable[[PyTree, jax.Array], PyTree],
         batch_size: int,
         devices: tuple[jax.Device, ...],
@@ -245,13 +249,15 @@ class _Steps:
         rows = jax.ShapeDtypeStruct((self.batch_size,), jnp.int32)
         step = parallel.on_all(self.devices, self.step)
         _, metrics = jax.eval_shape(step, state, arrays, rows, jax.random.key(0))
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
+        zeros: Metrics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
+        return zeros
 
     def begin(self, arrays: PyTree, state: PyTree) -> Carry:
         def carry(state: PyTree) -> Carry:
             return Carry(jax.tree.map(jnp.copy, state), self.zero_sums(arrays, state), jnp.full((), -1, jnp.int32))
 
-        return jax.jit(carry)(state)  # one program, where each array by itself would be compiled by itself
+        made: Carry = jax.jit(carry)(state)  # one program, where each array by itself would be compiled by itself
+        return made
 
 
 def _first_bad(bad_step: jax.Array, values: PyTree, step: jax.Array) -> jax.Array:
@@ -274,7 +280,9 @@ class Loop:
         InputError: the batch size does not fit the data, or the batch function reads beyond the data.
     """
 
-    def __init__(self, recipe: Recipe, source: Source, batch_size: int, devices: Sequence[jax.Device] = ()) -> None:
+    def __init__(
+        self, recipe: Recipe[Any], source: Source, batch_size: int, devices: Sequence[jax.Device] = ()
+    ) -> None:
         check_batch_size(batch_size, source.size)
         self.recipe, self.source, self.batch_size, self.devices = recipe, source, batch_size, tuple(devices)
         self.steps = steps_per_epoch(recipe, source, batch_size)
@@ -293,7 +301,7 @@ class Loop:
         def make(key: jax.Array, weights: PyTree) -> Carry:
             return self._full.begin(self.arrays, self.recipe.init(key, weights))
 
-        carry = compiled(jax.jit(make), key, weights)(key, weights)
+        carry: Carry = compiled(jax.jit(make), key, weights)(key, weights)
         return jax.device_put(carry, self.devices[0]) if self.devices else carry
 
     def shapes(self) -> Carry:
@@ -311,7 +319,8 @@ class Loop:
         def make(state: PyTree) -> Carry:
             return self._full.begin(self.arrays, state)
 
-        return compiled(jax.jit(make), state)(state)
+        carry: Carry = compiled(jax.jit(make), state)(state)
+        return carry
 
     def slices(
         self,
@@ -393,7 +402,7 @@ def epoch_of(source: Source, keys: jax.Array, number: int) -> Epoch:
     return Epoch(rows, jax.random.fold_in(noise_key, number), 0)
 
 
-def steps_per_epoch(recipe: Recipe, source: Source, batch_size: int) -> int:
+def steps_per_epoch(recipe: Recipe[Any], source: Source, batch_size: int) -> int:
     """Batches in an epoch, including the last, smaller one where the recipe trains on it."""
     whole, rest = divmod(source.size, batch_size)
     return whole + (recipe.smallest_batch is not None and rest >= max(1, recipe.smallest_batch))

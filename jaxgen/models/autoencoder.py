@@ -5,6 +5,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxgen.from_loss import Noise, State, recipe_from_loss
@@ -56,7 +57,7 @@ class ConvAutoencoder(nn.Module):
         return reconstructions
 
 
-def recipe(module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None) -> Recipe:
+def recipe(module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None) -> Recipe[State]:
     """Reconstruct images by the mean squared error.
 
     Batches are images `[B, H, W, C]` in [0, 1]. Metric: `loss`.
@@ -78,12 +79,12 @@ def recipe(module: nn.Module | None = None, optimizer: optax.GradientTransformat
 
 
 @partial(jax.jit, static_argnums=0)
-def reconstruct(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
+def reconstruct(module: nn.Module, variables: PyTree, images: jax.Array | np.ndarray) -> jax.Array:
     """Images `[N, H, W, C]` in [0, 1] -> their reconstructions, a hundred at a time: as much as the caches hold."""
     return in_batches(lambda batch: module.apply(variables, batch), images, 100)
 
 
 @partial(jax.jit, static_argnums=0)
-def evaluate(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
+def evaluate(module: nn.Module, variables: PyTree, images: jax.Array | np.ndarray) -> jax.Array:
     """The mean squared error over all pixels of images `[N, H, W, C]` in [0, 1]."""
     return mean_squared_error(reconstruct(module, variables, images), images)

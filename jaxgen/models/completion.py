@@ -5,6 +5,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxgen.from_loss import Noise, State, recipe_from_loss
@@ -37,7 +38,7 @@ class RowCompleter(nn.Module):
 
 def recipe(
     cell: str = "lstm", module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None
-) -> Recipe:
+) -> Recipe[State]:
     """Predict the next row of an image from the rows above it, by the mean squared error.
 
     Batches are `(windows [B, T, width], targets [B, width])`, in [0, 1]. Metric: `loss`.
@@ -62,7 +63,7 @@ def recipe(
     return recipe_from_loss(module, optimizer or optax.adam(1e-3), loss)
 
 
-def windows(images: jax.Array, length: int, *, white: int = 255) -> Source:
+def windows(images: jax.Array | np.ndarray, length: int, *, white: int = 255) -> Source:
     """Every run of `length` rows in the images and the row after it, as a source; a window is an index, never a copy.
 
     Args:
@@ -81,7 +82,7 @@ def windows(images: jax.Array, length: int, *, white: int = 255) -> Source:
 
 
 @partial(jax.jit, static_argnums=(0, 3))
-def complete(module: nn.Module, variables: PyTree, images: jax.Array, length: int) -> jax.Array:
+def complete(module: nn.Module, variables: PyTree, images: jax.Array | np.ndarray, length: int) -> jax.Array:
     """Keep the first `length` rows of images `[N, H, W, 1]` and predict the others, one after the other.
 
     Each row is predicted from the `length` rows above it, from a zero state, so predictions feed on predictions; they

@@ -139,7 +139,7 @@ def digits_recipe(
     discriminator: nn.Module | None = None,
     generator_optimizer: optax.GradientTransformation | None = None,
     discriminator_optimizer: optax.GradientTransformation | None = None,
-) -> Recipe:
+) -> Recipe[State]:
     """DCGAN on 8×8 digits: three Adam steps a step.
 
     1. the discriminator on fakes: BCE(D(G(z₁)), 0);
@@ -197,7 +197,7 @@ def mnist_recipe(
     discriminator: nn.Module | None = None,
     generator_optimizer: optax.GradientTransformation | None = None,
     discriminator_optimizer: optax.GradientTransformation | None = None,
-) -> Recipe:
+) -> Recipe[State]:
     """DCGAN on 28×28 MNIST: one Adam step of each network a step.
 
     1. the discriminator: BCE(D(x), 1) + BCE(D(G(z₁)), 0), in two passes, each with its own batch's statistics;

@@ -104,7 +104,7 @@ class Noise(NamedTuple):
 
 def recipe(
     latent: int = 2, module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None
-) -> Recipe:
+) -> Recipe[State]:
     """Minimise the negative evidence lower bound, summed over the batch and all pixels.
 
     Batches are images `[B, 32, 32, 1]` in [0, 1]. Metrics, in nats an image: `loss`, and its two terms

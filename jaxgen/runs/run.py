@@ -278,7 +278,7 @@ class Run(Generic[ConfigT]):
     def weights(self, variables: PyTree) -> None:
         """Write the weights beside the pictures of the epoch that is being drawn, as `NAME.safetensors`."""
         for name, content in self._weights_files(variables).items():
-            self._write(name, lambda content=content: content)
+            self._write(name, partial(bytes, content))
 
     def results(self, figures: Mapping[str, Any]) -> None:
         """Figures of the trained model, for `finished.json`, the outcome and the screen."""
@@ -290,7 +290,7 @@ class Run(Generic[ConfigT]):
 
     def fit(
         self,
-        recipe: Recipe,
+        recipe: Recipe[Any],
         drawings: Sequence[Drawing] = (),
         *,
         best: str | None = None,

@@ -19,7 +19,7 @@ def has_convolution_in_loop(lowered: jax.stages.Lowered) -> bool:
     Returns:
         True if the body of a `stablehlo.while`, or a function called from there, holds a convolution.
     """
-    module = lowered.compiler_ir("stablehlo")
+    module: Any = lowered.compiler_ir("stablehlo")
     functions = {_symbol(operation, "sym_name"): operation for operation in module.body.operations}
     called_in_loops: set[str] = set()
 
