@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "training": {"parallel"},
     "from_loss": {"layers", "parallel", "training"},
     "precision": {"layers", "training"},
+    "recipes": {"training"},
     "models": {"from_loss", "layers", "losses", "parallel", "training"},
     "selfcheck": {"layers", "ops"},
     "torch_weights": {"layers", "models"},
