@@ -75,9 +75,8 @@ def wait(child: int) -> int:
 
 def problems_of(folder: Path) -> list[str]:
     """What is wrong with the checkpoints of a run that was cut off."""
-    from jaxgen.runs.log import lines
-
     from jaxgen import checkpoint
+    from jaxgen.runs.log import lines
 
     found = []
     acknowledged = sorted({line["name"] for line in lines(folder / "events.jsonl") if line["event"] == "checkpoint"})
@@ -365,10 +364,10 @@ def main() -> int:
 
 def import_everything() -> None:
     """So that the processes that are forked need not, while no backend of JAX is started."""
-    import jaxgen.runs  # noqa: F401
     import orbax.checkpoint  # noqa: F401
     from PIL import Image  # noqa: F401
 
+    import jaxgen.runs  # noqa: F401
     from tests import test_run  # noqa: F401
     from tests.support import tiny  # noqa: F401
 
