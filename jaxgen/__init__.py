@@ -2,6 +2,7 @@
 
 from jaxgen import parallel, torch_weights
 from jaxgen.errors import InputError
+from jaxgen.ops.conv import conv_general_dilated
 from jaxgen.precision import in_precision
 from jaxgen.recipes import averaged, many, one_of
 from jaxgen.trained import Trained, load
@@ -16,6 +17,7 @@ __all__ = [
     "Trained",
     "__version__",
     "averaged",
+    "conv_general_dilated",
     "fit",
     "in_precision",
     "load",

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "pictures": set(),
     "parallel": set(),
     "layers": {"ops", "parallel"},
-    "training": {"parallel"},
+    "training": {"ops", "parallel"},
     "from_loss": {"layers", "parallel", "training"},
     "precision": {"layers", "training"},
     "recipes": {"training"},
