@@ -174,7 +174,7 @@ def _common_length(arrays: PyTree) -> int:
     lengths = [leaf.shape[0] for leaf in jax.tree.leaves(arrays)]
     if len(set(lengths)) != 1:
         raise InputError(f"data of {' and '.join(map(str, lengths)) or 'no'} examples: the arrays need one length")
-    return lengths[0]
+    return int(lengths[0])
 
 
 def descend(
