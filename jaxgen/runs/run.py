@@ -23,7 +23,7 @@ from jaxgen.durable import write, write_json
 from jaxgen.errors import InputError
 from jaxgen.precision import in_precision
 from jaxgen.runs import checkpoint
-from jaxgen.runs.bad_steps import BadStep, find_bad_step
+from jaxgen.runs.bad_steps import BadStep, SearchStoppedError, find_bad_step
 from jaxgen.runs.config import Config, is_on_command_line, option
 from jaxgen.runs.devices import find_devices
 from jaxgen.runs.environment import environment
@@ -33,6 +33,7 @@ from jaxgen.runs.log import Log
 from jaxgen.runs.outcome import History, Outcome, pictures_in
 from jaxgen.runs.progress import Progress
 from jaxgen.runs.resume import At, Finished, New, Start, decide, newest_good
+from jaxgen.runs.room import check_memory
 from jaxgen.runs.session import session
 from jaxgen.signals import available, say, stop_on_signals
 from jaxgen.training import Carry, Loop, PyTree, Recipe, Slice, Source, as_source, check_batch_size
@@ -95,7 +96,7 @@ def start(
 def _started(
     config: ConfigT, source: Source, modules: Modules, about_data: Mapping[str, Any] | None, label: str, group: str = ""
 ) -> Iterator["Run[ConfigT]"]:
-    check_batch_size(config.batch_size, source.size)
+    _check_batch_size(config, source)
     devices = find_devices(config)
     if config.self_check and not group:
         _self_check(devices[0])
@@ -112,6 +113,16 @@ def _started(
         run = Run(config, source, modules, descriptions, about, devices, progress, begins, weights, how_to_resume)
         yield run
         run.finish()
+
+
+def _check_batch_size(config: Config, source: Source) -> None:
+    try:
+        check_batch_size(config.batch_size, source.size)
+    except InputError:
+        raise InputError(
+            f"{option('batch_size', config.batch_size)}: there are only {source.size:,} images or windows to train on; "
+            f"{option('batch_size', source.size)} is the most"
+        ) from None
 
 
 def _named(modules: Modules) -> Mapping[str, Any]:
@@ -317,11 +328,13 @@ class Run(Generic[ConfigT]):
         Raises:
             Interrupted: a signal stopped the run; everything is saved.
             FloatingPointError: a value was not finite; the message names the step.
+            InputError: the training takes more memory than there is.
         """
         recipe = in_precision(recipe, self.config.precision)
         self._recipe, self._drawings, self._best = recipe, drawings, best
         self._notes, self._measure, self._each = notes, measure, each
         self._loop = Loop(recipe, self.source, self.config.batch_size, self.devices)
+        check_memory(self.config, self._loop)
         with stop_on_signals(STOP_SIGNALS, self._say_stopping, self._aborted) as self._stop:
             if isinstance(self.begins, New):
                 carry = self._loop.initial(self.key("init"), self._starting_weights)
@@ -530,10 +543,16 @@ class Run(Generic[ConfigT]):
         if self._stop.number is not None:
             raise self._aborted(self._stop.number)
         carry = Carry(**checkpoint.restore(path, noticed.carry._asdict()))
-        bad = find_bad_step(
-            self._loop, carry, key=self.key("training"), epochs=noticed.epoch + (noticed.metrics is None),
-            epoch=about["epoch"], step=about["step"], skipped=skipped,
-        )  # fmt: skip
+        try:
+            bad = find_bad_step(
+                self._loop, carry, key=self.key("training"), until=(noticed.epoch, noticed.step),
+                epoch=about["epoch"], step=about["step"], skipped=skipped,
+            )  # fmt: skip
+        except SearchStoppedError as stopped:
+            raise FloatingPointError(
+                f"a value is not finite at epoch {noticed.epoch + 1}, step {noticed.step}; {stopped}, where the search "
+                f"was stopped; {path} is good; to go on from there: {self._how_to_resume}"
+            ) from stopped
         self._stop.stops_now = False
         if bad is None:
             raise FloatingPointError(
@@ -641,7 +660,7 @@ def start_group(
     """The folder of several runs, new or resumed, under the conditions of `start`."""
     source = as_source(data)
     with session(config) as config:
-        check_batch_size(config.batch_size, source.size)
+        _check_batch_size(config, source)
         devices = find_devices(config)
         if config.self_check:
             _self_check(devices[0])
@@ -654,7 +673,13 @@ def start_group(
             write_json(layout.config, about)
             write_json(layout.environment, environment(config, devices))
             layout.remove_later(-1)  # comparisons are made anew from the runs' own files
-            yield Group(config, source, about)
+            try:
+                yield Group(config, source, about)
+            except InputError:
+                if not any(config.folder.glob("*/config.json")):  # no run has begun
+                    layout.config.unlink()
+                    layout.environment.unlink()
+                raise
             write_json(layout.finished, {"epochs": config.epochs, "epoch": config.epochs, "step": 0, "results": {}})
 
 
