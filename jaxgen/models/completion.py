@@ -6,6 +6,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxgen.from_loss import Noise, State, recipe_from_loss
@@ -77,7 +78,7 @@ class _Windows:
         return cut[:, :-1], cut[:, -1]
 
 
-def windows(images: jax.Array, length: int, *, white: int = 255) -> Source:
+def windows(images: jax.Array | np.ndarray, length: int, *, white: int = 255) -> Source:
     """Every run of `length` rows in the images and the row after it, as a source; a window is an index, never a copy.
 
     Args:
