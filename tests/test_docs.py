@@ -16,6 +16,7 @@ import nbclient
 import nbformat
 import pytest
 
+import experiments.dcgan_digits  # noqa: F401  # a page imports it, which must not see the replaced `data.load`
 from jaxgen import data
 
 ROOT = Path(__file__).parent.parent
