@@ -7,6 +7,7 @@ one compiled loop, and a `Loop` asks it for about half a second of steps at a ti
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -19,6 +20,7 @@ from jax.experimental import checkify
 from jaxgen import parallel
 from jaxgen.compilation import compiled, disk_cache
 from jaxgen.errors import InputError
+from jaxgen.ops.conv.loops import has_convolution_in_loop
 from jaxgen.signals import available, say, stop_on_signals
 
 PyTree = Any
@@ -125,8 +127,12 @@ def scaled(
         A source whose batches are float32 images `[B, H, W, C]` in [low, high], with their labels if there are any.
 
     Raises:
-        InputError: images and labels are not equally many.
+        InputError: the images are no integers, or there are not as many labels as images.
     """
+    if not jnp.issubdtype(images.dtype, jnp.integer):
+        raise InputError(
+            f"images of type {images.dtype}: scaled is for integers; floating-point images are data as they are"
+        )
     arrays = images if labels is None else (images, labels)
     return Source(arrays, _common_length(arrays), _Scaled(low, high, white, labels is not None))
 
@@ -163,10 +169,12 @@ def _take(arrays: PyTree, rows: jax.Array) -> PyTree:
 
 
 def _common_length(arrays: PyTree) -> int:
-    lengths = [leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(arrays)]
+    if not all(leaf.ndim for leaf in jax.tree.leaves(arrays)):
+        raise InputError("data of single numbers: give an array [N, ...], or a tree of arrays that have one length N")
+    lengths = [leaf.shape[0] for leaf in jax.tree.leaves(arrays)]
     if len(set(lengths)) != 1:
         raise InputError(f"data of {' and '.join(map(str, lengths)) or 'no'} examples: the arrays need one length")
-    return lengths[0]
+    return int(lengths[0])
 
 
 def descend(
@@ -260,8 +268,8 @@ class _Steps:
         return made
 
 
-def _first_bad(bad_step: jax.Array, values: PyTree, step: jax.Array) -> jax.Array:
-    return jnp.where((bad_step < 0) & ~all_finite(values), step.astype(jnp.int32), bad_step)
+def _first_bad(bad_step: jax.Array, values: PyTree, step: jax.Array | int) -> jax.Array:
+    return jnp.where((bad_step < 0) & ~all_finite(values), jnp.asarray(step, jnp.int32), bad_step)
 
 
 class Loop:
@@ -377,21 +385,40 @@ class Loop:
 
     def _program(self, steps: _Steps, carry: Carry, epoch: Epoch) -> Callable[..., Carry]:
         if steps.batch_size not in self._programs:
-            self._programs[steps.batch_size] = compiled(steps.advance, carry, self.arrays, epoch, 0, 1)
+            arguments = carry, self.arrays, epoch, 0, 1
+            self._programs[steps.batch_size] = compiled(steps.advance, *arguments, inspect=self._warn_of_slow_loop)
         return self._programs[steps.batch_size]
+
+    def _warn_of_slow_loop(self, lowered: jax.stages.Lowered) -> None:
+        """Warn of XLA's own convolutions in a loop on the CPU (https://github.com/jax-ml/jax/issues/12868)."""
+        platform = self.devices[0].platform if self.devices else jax.default_backend()
+        if platform == "cpu" and has_convolution_in_loop(lowered):
+            warnings.warn(
+                "the training step holds XLA's own convolutions, which are up to ten times slower in a loop on the CPU "
+                "than outside; use jaxgen.layers, or flax.linen.Conv(..., "
+                "conv_general_dilated=jaxgen.conv_general_dilated)",
+                stacklevel=2,
+            )
 
 
 def _check_rows(source: Source, arrays: PyTree, batch_size: int) -> None:
     """Raise InputError where a batch function indexes beyond its arrays; JAX would clamp the index silently."""
     if isinstance(source.batch, _Scaled) or source.batch is _take:
         return
-    rows = jnp.arange(source.size - batch_size, source.size)
-    checked = jax.jit(checkify.checkify(source.batch, errors=checkify.index_checks))
+    rows = np.arange(source.size - batch_size, source.size, dtype=np.int32)
+    checked = checkify.checkify(source.batch, errors=checkify.index_checks)
+
+    def index_is_out_of_range(arrays: PyTree, rows: jax.Array) -> jax.Array:
+        leaves = jax.tree.leaves(checked(arrays, rows)[0])  # of each error: whether it occurred, and numbers
+        return jnp.any(jnp.stack([leaf for leaf in leaves if leaf.dtype == bool] or [jnp.array(False)]))
+
     try:
-        error, _ = compiled(checked, arrays, rows)(arrays, rows)
+        # The error itself compares by identity, so a program that returned it would be compiled every time.
+        is_bad = compiled(jax.jit(index_is_out_of_range), arrays, rows)(arrays, rows)
     except NotImplementedError:  # for operations that checkify does not know
         return
-    if said := error.get():
+    if is_bad:
+        said = checked(arrays, rows)[0].get()
         raise InputError(f"the source has {source.size} examples by its size, but not by its batch function: {said}")
 
 

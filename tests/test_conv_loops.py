@@ -1,11 +1,16 @@
 """The search for XLA's convolutions inside loops that are compiled for the CPU."""
 
+import warnings
 from functools import partial
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+import jaxgen
 from jaxgen.ops.conv import conv
 from jaxgen.ops.conv.loops import has_convolution_in_loop
 
@@ -45,3 +50,38 @@ def test_finds_the_convolutions_of_lax_inside_loops_and_none_of_ours(make, found
     x, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2))
     assert has_convolution_in_loop(jax.jit(make(LAX)).lower(x, kernel)) == found
     assert not has_convolution_in_loop(jax.jit(make(ours)).lower(x, kernel))
+
+
+class PlainConv(nn.Module):
+    """A convolutional network of Flax's own layers."""
+
+    convolution: Any = None
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Conv(1, (3, 3), conv_general_dilated=self.convolution)(x)
+
+
+def fit(module):
+    def update(params, batch, noise):
+        loss, gradient = jax.value_and_grad(lambda params: jnp.square(module.apply(params, batch) - batch).mean())(
+            params
+        )
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient), {"loss": (loss, jnp.ones(()))}
+
+    images = np.random.default_rng(0).random((8, 6, 6, 1), np.float32)
+    recipe = jaxgen.Recipe(
+        lambda key, weights=None: module.init(key, images[:1]), lambda key, size: (), update, lambda params: params
+    )
+    return jaxgen.fit(recipe, recipe.init(jax.random.key(0)), images, epochs=2, batch_size=4, key=jax.random.key(1))[1][
+        "loss"
+    ]
+
+
+def test_fit_warns_of_flax_convolutions_on_the_cpu_and_ours_are_a_drop_in():
+    with pytest.warns(UserWarning, match="jaxgen.conv_general_dilated"):
+        plain = fit(PlainConv())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours = fit(PlainConv(jaxgen.conv_general_dilated))
+    np.testing.assert_allclose(ours, plain, rtol=1e-5)

@@ -1,5 +1,6 @@
 """Completing an image from its top half: an LSTM or a GRU that reads rows of pixels and predicts the next row."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -72,6 +73,21 @@ def recipe(
     return recipe_from_loss(module, optimizer or optax.adam(1e-3), loss)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Windows:
+    """The batch function of `windows`; equal settings make equal functions."""
+
+    length: int
+    white: int
+
+    def __call__(self, images: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        starts = images.shape[1] - self.length
+        image, start = rows // starts, rows % starts
+        cut = images[image[:, None], start[:, None] + jnp.arange(self.length + 1), :, 0]  # [B, length + 1, W]
+        cut = cut.astype(jnp.float32) / self.white
+        return cut[:, :-1], cut[:, -1]
+
+
 def windows(images: jax.Array | np.ndarray, length: int, *, white: int = 255) -> Source:
     """Make a source of all windows of `length` consecutive rows, each with the row after it as its target.
 
@@ -85,15 +101,7 @@ def windows(images: jax.Array | np.ndarray, length: int, *, white: int = 255) ->
     Returns:
         A source of N·(H − length) examples, `(windows [B, length, W], targets [B, W])` in [0, 1].
     """
-    starts = images.shape[1] - length
-
-    def batch(images: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        image, start = rows // starts, rows % starts
-        cut = images[image[:, None], start[:, None] + jnp.arange(length + 1), :, 0]  # [B, length + 1, W]
-        cut = cut.astype(jnp.float32) / white
-        return cut[:, :-1], cut[:, -1]
-
-    return Source(images, images.shape[0] * starts, batch)
+    return Source(images, images.shape[0] * (images.shape[1] - length), _Windows(length, white))
 
 
 @partial(jax.jit, static_argnums=(0, 3))

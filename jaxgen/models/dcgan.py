@@ -204,7 +204,7 @@ def digits_recipe(
         return State({"params": g}, {"params": d}, g_optimizer, d_optimizer), metrics
 
     init = _initializer(generator, discriminator, generator_optimizer, discriminator_optimizer)
-    return Recipe(init, noise, update, _variables)
+    return Recipe(init, noise, update, variables)
 
 
 def mnist_recipe(
@@ -279,7 +279,7 @@ def mnist_recipe(
         }
 
     init = _initializer(generator, discriminator, generator_optimizer, discriminator_optimizer)
-    return Recipe(init, noise, update, _variables, smallest_batch=None)
+    return Recipe(init, noise, update, variables, smallest_batch=None)
 
 
 def _initializer(
@@ -303,7 +303,8 @@ def _initializer(
     return init
 
 
-def _variables(state: State) -> dict[str, Variables]:
+def variables(state: State) -> dict[str, Variables]:
+    """Return both networks' variables, with the keys `generator` and `discriminator`."""
     return {"generator": state.generator, "discriminator": state.discriminator}
 
 

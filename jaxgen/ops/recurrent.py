@@ -325,7 +325,8 @@ def _matmul(x: jax.Array, weight: jax.Array) -> jax.Array:
 
 def _weight_gradient(x: jax.Array, d_a: jax.Array, weight: jax.Array) -> jax.Array:
     """xᵀ · d_a over all steps, in the weight's dtype."""
-    return _matmul(_rows(x).astype(weight.dtype).T, d_a.astype(weight.dtype)).astype(weight.dtype)
+    gradient: jax.Array = _matmul(_rows(x).astype(weight.dtype).T, d_a.astype(weight.dtype)).astype(weight.dtype)
+    return gradient
 
 
 def _split(gates: jax.Array) -> Arrays:

@@ -31,6 +31,7 @@ from jaxgen.durable import make_folder, sync
 
 PyTree = Any
 _MANIFEST = "manifest.json"
+_orbax_lock = threading.Lock()  # its settings are global, and two threads may train two models
 _OVERHEAD = 1 << 18  # bytes of a checkpoint beside its arrays, generously: small files take a block each
 
 
@@ -70,7 +71,7 @@ def save(
     _check_free_space(folder, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + sum(map(len, files.values())))
     staging.mkdir()
     try:
-        with _one_os_error(folder), _orbax() as checkpointer:
+        with _orbax_lock, _one_os_error(folder), _orbax() as checkpointer:
             checkpointer.save((staging / "state").absolute(), tree)
         for name, content in files.items():
             (staging / name).write_bytes(content)
@@ -141,7 +142,7 @@ def restore(path: Path, like: PyTree) -> PyTree:
     args = ocp.args.PyTreeRestore(
         item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
     )
-    with _orbax() as checkpointer:
+    with _orbax_lock, _orbax() as checkpointer:
         return checkpointer.restore((path / "state").absolute(), args)
 
 

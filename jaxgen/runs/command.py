@@ -26,6 +26,7 @@ from jaxgen.signals import GRACE, available, say
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 _ALARM = available("SIGALRM")
+_BROKEN_PIPE = 128 + 13  # the exit status of a command that SIGPIPE ended
 
 
 def command(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> NoReturn:
@@ -60,7 +61,7 @@ def _status_of(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> i
     except InputError as error:
         return _say_why(str(error), 2)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        return 128 + int(signal.SIGPIPE)
+        return _BROKEN_PIPE
     except FloatingPointError as error:
         return _say_why(str(error), 1)
     except MemoryError:

@@ -8,6 +8,7 @@ run is resumed; changing anything else makes another run.
 import contextlib
 import difflib
 import inspect
+import numbers
 import os
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails, to_jsonable_python
 
 from jaxgen.errors import InputError
@@ -36,9 +37,11 @@ Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 def _pair(value: Any) -> Any:
     """One number for a square."""
-    if isinstance(value, list | tuple) and len(value) == 1:
+    if isinstance(value, list | tuple) and len(value) != 2:
+        if len(value) != 1:
+            raise ValueError("must be one number or two")
         value = value[0]
-    return (value, value) if isinstance(value, int | str) else value
+    return (value, value) if isinstance(value, numbers.Real | str) else value
 
 
 def _tuple(value: Any) -> Any:
@@ -120,7 +123,17 @@ class Config(BaseModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise InputError(_one_line(error.errors()[0], type(self), fields)) from None
+            first_of_each = {found["loc"][:1]: found for found in reversed(error.errors())}
+            said = (_one_line(found, type(self), fields) for found in reversed(first_of_each.values()))
+            raise InputError("; ".join(dict.fromkeys(said))) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
+        """True is no number, though Python takes it for one."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError("must not be true or false")
+        return value
 
     @property
     def experiment(self) -> str:
@@ -264,7 +277,7 @@ def _one_line(error: ErrorDetails, config_class: type[Config], fields: dict[str,
     """What is wrong with a field, as the user writes it, and what would be right."""
     kind, context = error["type"], error.get("ctx", {})
     name = str(error["loc"][0]) if error["loc"] else ""
-    if kind == "value_error":  # from a validator of the experiment's own
+    if kind == "value_error" and isinstance(context["error"], InputError):  # which names the field itself
         return str(context["error"])
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(name, config_class.model_fields, n=1)
@@ -274,9 +287,12 @@ def _one_line(error: ErrorDetails, config_class: type[Config], fields: dict[str,
             else f"there are {', '.join(map(option, config_class.model_fields))}"
         )
         return f"{option(name)}: there is no such option; {hint}"
-    shown = option(name, fields.get(name, error["input"]))
+    value = fields.get(name, error["input"])
+    shown = f"{option(name)}{' ' if is_on_command_line() else '='}None" if value is None else option(name, value)
+    if kind == "value_error":
+        return f"{shown}: {context['error']}"
     if kind in ("too_long", "too_short", "missing"):
-        return f"{shown}: must be one value or {context.get('max_length', context.get('min_length', 2))}"
+        return f"{shown}: must be {context.get('max_length', context.get('min_length', 2))} values"
     if "ge" in context:
         return f"{shown}: must be {context['ge']:g} or more"
     if "gt" in context or (kind == "finite_number" and "gt=0" in str(config_class.model_fields[name])):
