@@ -266,7 +266,6 @@ class _Steps:
 
         made: Carry = jax.jit(carry)(state)  # one program, where each array by itself would be compiled by itself
         return made
-        return made
 
 
 def _first_bad(bad_step: jax.Array, values: PyTree, step: jax.Array | int) -> jax.Array:
