@@ -4,7 +4,6 @@ python -m experiments.conv_autoencoder
 python -m experiments.conv_autoencoder --summary
 """
 
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +11,8 @@ import jax.numpy as jnp
 import optax
 
 import jaxgen
-from jaxgen import data, layers, pictures, runs
+from jaxgen import layers, pictures, runs
+from jaxgen.data import GIVEN, Given, about, load_splits
 from jaxgen.models import autoencoder
 
 
@@ -39,7 +39,7 @@ class Config(runs.DataConfig):
     cpu_devices: ClassVar[int] = 2
 
 
-def recipe(config: Config) -> jaxgen.Recipe:
+def recipe(config: Config) -> jaxgen.Recipe[autoencoder.State]:
     return autoencoder.recipe(network(config), optax.adam(config.learning_rate))
 
 
@@ -54,28 +54,20 @@ def network(config: Config) -> autoencoder.ConvAutoencoder:
 
 
 @runs.experiment
-def main(config: Config) -> runs.Outcome | None:
+def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     """Train a convolutional autoencoder, and look at what comes back out."""
     if config.summary:
         print(layers.summary(network(config)))
         return None
-    load = partial(
-        data.load,
-        config.data,
-        size=config.size,
-        channels=config.channels,
-        crop=config.crop,
-        skip_bad=config.skip_bad,
-    )
-    train, test = load("train", log=runs.say), load("test")
-    data.check_same_shape(train, test)
-    config = config.replace(size=train.images.shape[1:3])
+    images = config.data if data is None else data
+    train, test = load_splits(images, size=config.size, channels=config.channels, **config.loading)
+    config = config.replace(size=train.images.shape[1:3], data=config.data if data is None else GIVEN)
     module = network(config)
     test_images = jnp.asarray(test.images) / test.white
     originals = jnp.asarray(test.preview(10).images) / test.white
 
     source = jaxgen.scaled(train.images, white=train.white)
-    with runs.start(config, source, module, about_data=data.about(config.data, train, test)) as run:
+    with runs.start(config, source, module, about_data=about(config.data, train, test)) as run:
 
         def draw(epoch: int, state: autoencoder.State) -> None:
             back = autoencoder.reconstruct(module, state.variables, originals)

@@ -11,7 +11,8 @@ import jax
 import optax
 
 import jaxgen
-from jaxgen import data, pictures, runs
+from jaxgen import pictures, runs
+from jaxgen.data import GIVEN, Given, about, load
 from jaxgen.models import dcgan
 
 
@@ -43,7 +44,7 @@ class Config(runs.DataConfig):
         return self.resume or self.sample is not None
 
 
-def recipe(config: Config) -> jaxgen.Recipe:
+def recipe(config: Config) -> jaxgen.Recipe[dcgan.State]:
     return dcgan.digits_recipe(
         generator_optimizer=optax.adam(config.learning_rate),
         discriminator_optimizer=optax.adam(config.learning_rate),
@@ -54,7 +55,7 @@ generator, discriminator = dcgan.DigitsGenerator(), dcgan.DigitsDiscriminator()
 
 
 @runs.experiment
-def main(config: Config) -> runs.Outcome | None:
+def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     """Train a DCGAN on scikit-learn's 8×8 digits, and watch it learn to draw them."""
     if config.sample is not None:
         trained = jaxgen.load(config.folder)
@@ -62,11 +63,12 @@ def main(config: Config) -> runs.Outcome | None:
         samples = dcgan.sample(module, variables, jax.random.key(config.seed), config.sample)
         runs.write_samples(config, samples / 2 + 0.5)
         return None
-    digits = data.load(config.data, size=(8, 8), channels=1, crop=config.crop, skip_bad=config.skip_bad, log=runs.say)
+    digits = load(config.data if data is None else data, size=(8, 8), channels=1, **config.loading)
+    config = config.replace(data=config.data if data is None else GIVEN)
     modules = {"generator": generator, "discriminator": discriminator}
 
     source = jaxgen.scaled(digits.images, -1, 1, white=digits.white)
-    with runs.start(config, source, modules, about_data=data.about(config.data, digits)) as run:
+    with runs.start(config, source, modules, about_data=about(config.data, digits)) as run:
         shape = " × ".join(map(str, digits.images.shape))
         run.picture(
             "first_ten", lambda: pictures.labelled(digits.images[:10] / digits.white, digits.labels[:10], shape)

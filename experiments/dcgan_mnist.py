@@ -12,7 +12,8 @@ import optax
 from pydantic import Field
 
 import jaxgen
-from jaxgen import data, pictures, runs
+from jaxgen import pictures, runs
+from jaxgen.data import GIVEN, Given, about, load
 from jaxgen.models import dcgan
 
 
@@ -40,7 +41,7 @@ class Config(runs.DataConfig):
         return self.resume or self.sample is not None
 
 
-def recipe(config: Config) -> jaxgen.Recipe:
+def recipe(config: Config) -> jaxgen.Recipe[dcgan.State]:
     return dcgan.mnist_recipe(
         generator_optimizer=optax.adam(config.learning_rate, b1=config.beta1),
         discriminator_optimizer=optax.adam(config.learning_rate, b1=config.beta1),
@@ -51,7 +52,7 @@ generator, discriminator = dcgan.MnistGenerator(), dcgan.MnistDiscriminator()
 
 
 @runs.experiment
-def main(config: Config) -> runs.Outcome | None:
+def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     """Train a DCGAN on MNIST, and watch it learn to write."""
     if config.sample is not None:
         trained = jaxgen.load(config.folder)
@@ -59,19 +60,21 @@ def main(config: Config) -> runs.Outcome | None:
         samples = dcgan.sample(module, variables, jax.random.key(config.seed), config.sample)
         runs.write_samples(config, samples, columns=8)
         return None
-    train = data.load(config.data, size=(28, 28), channels=1, crop=config.crop, skip_bad=config.skip_bad, log=runs.say)
+    train = load(config.data if data is None else data, size=(28, 28), channels=1, **config.loading)
+    config = config.replace(data=config.data if data is None else GIVEN)
     modules = {"generator": generator, "discriminator": discriminator}
 
+    learner = recipe(config)
     source = jaxgen.scaled(train.images, white=train.white)
-    with runs.start(config, source, modules, about_data=data.about(config.data, train)) as run:
+    with runs.start(config, source, modules, about_data=about(config.data, train)) as run:
 
         def draw(epoch: int, state: dcgan.State) -> None:
             samples = dcgan.sample(generator, state.generator, run.key("samples", epoch), 64)
             run.picture("samples", pictures.grid(samples, columns=8))
-            run.weights(dcgan.variables(state))
+            run.weights(learner.variables(state))
 
         notes = {dcgan.WON: dcgan.discriminator_has_won}
-        _, history = run.fit(recipe(config), [(config.sample_at, draw)], notes=notes)
+        _, history = run.fit(learner, [(config.sample_at, draw)], notes=notes)
         run.picture("losses", lambda: pictures.curves(history, ["loss_discriminator", "loss_generator"], "loss"))
     return run.outcome
 

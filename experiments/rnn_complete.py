@@ -4,9 +4,10 @@ python -m experiments.rnn_complete --cell gru
 python -m experiments.rnn_complete --data folder:my_images
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ from PIL import Image
 from pydantic import model_validator
 
 import jaxgen
-from jaxgen import data, pictures, runs
+from jaxgen import pictures, runs
+from jaxgen.data import GIVEN, Given, about, load_splits
 from jaxgen.models import completion
 
 
@@ -63,33 +65,32 @@ def network(config: Config) -> completion.RowCompleter:
     return completion.RowCompleter(config.cell[0], config.hidden, width=width)
 
 
-def recipe(config: Config) -> jaxgen.Recipe:
+def recipe(config: Config) -> jaxgen.Recipe[completion.State]:
     return completion.recipe(module=network(config), optimizer=optax.adam(config.learning_rate))
 
 
 @runs.experiment
-def main(config: Config) -> runs.Outcome:
+def main(config: Config, data: Given | None = None) -> runs.Outcome:
     """Complete images from their top half, row by row, with an LSTM and with a GRU."""
-    load = partial(data.load, config.data, size=config.size, channels=1, crop=config.crop, skip_bad=config.skip_bad)
-    train, validation = load("train", log=runs.say), load("test")
-    data.check_same_shape(train, validation)
+    images = config.data if data is None else data
+    train, validation = load_splits(images, size=config.size, channels=1, **config.loading)
     height, width = train.images.shape[1:3]
     length = config.sequence_length or height // 2
     if not 1 <= length < height:
         raise jaxgen.InputError(
             f"{runs.option('sequence_length', length)}: must be from 1 to {height - 1}, below the images' height"
         )
-    config = config.replace(size=(height, width), sequence_length=length)
+    config = config.replace(size=(height, width), sequence_length=length, data=config.data if data is None else GIVEN)
     windows = completion.windows(train.images, length, white=train.white)
     originals = jnp.asarray(validation.preview(10).images) / validation.white
-    about = data.about(config.data, train, validation)
+    about_data = about(config.data, train, validation)
 
     if len(config.cell) == 1:
-        with runs.start(config, windows, network(config), about_data=about, label=config.cell[0]) as run:
+        with runs.start(config, windows, network(config), about_data=about_data, label=config.cell[0]) as run:
             learn(run, originals)
         return run.outcome
-    outcomes = {}
-    with runs.start_group(config, windows, about_data=about) as group:
+    outcomes: dict[str, runs.Outcome] = {}
+    with runs.start_group(config, windows, about_data=about_data) as group:
         for cell in config.cell:
             with group.start(cell, network(config.replace(cell=cell)), cell=cell) as run:
                 learn(run, originals)
@@ -106,22 +107,21 @@ def learn(run: "runs.Run[Config]", originals: jax.Array) -> None:
         completed = completion.complete(module, state.variables, originals, config.sequence_length)
         run.picture("completed", pictures.grid(completed, columns=len(originals)))
 
-    run.picture("original", pictures.grid(originals, columns=len(originals)))
+    run.picture("original", lambda: pictures.grid(originals, columns=len(originals)))
     _, history = run.fit(recipe(config), [(config.draw_every, draw)], best="loss")
     run.picture("loss", lambda: pictures.curves(history, ["loss"], "mean squared error", scale="log"))
 
 
-def compare(group: runs.Group, config: Config, histories: dict[str, runs.History]) -> None:
+def compare(group: runs.Group[Config], config: Config, histories: Mapping[str, Mapping[str, Any]]) -> None:
     """The tutorial's comparison: completions side by side, both losses, both training times and their difference."""
     first, second = (runs.Layout(config.folder / cell) for cell in config.cell)
     original = first.epoch(0) / "original.png"
     for folders in [*zip(first.drawn_epochs(), second.drawn_epochs(), strict=False), (first.final, second.final)]:
         paths = {cell.upper(): folder / "completed.png" for cell, folder in zip(config.cell, folders, strict=True)}
         if original.exists() and all(path.exists() for path in paths.values()):
-            strips = {name: Image.open(path) for name, path in {"original": original, **paths}.items()}
             is_last = folders[0] == first.final
             epoch = config.epochs if is_last else int(folders[0].name)
-            drawn = partial(pictures.strips, strips, f"epoch {epoch}")
+            drawn = partial(side_by_side, {"original": original, **paths}, f"epoch {epoch}")
             group.picture("completed", drawn, epoch=None if is_last else epoch)
     histories = {  # where one cell was trained further, it is compared as far as the other
         cell: {name: values[: config.epochs] for name, values in history.items()} for cell, history in histories.items()
@@ -137,6 +137,10 @@ def compare(group: runs.Group, config: Config, histories: dict[str, runs.History
     difference = sum(histories[one]["seconds"]) - sum(histories[other]["seconds"])
     runs.say(f"training time, {one.upper()} − {other.upper()}: {difference:.1f} s")
     runs.say(f"compared  {config.folder}/final/losses.png and {config.folder}/final/completed.png")
+
+
+def side_by_side(paths: dict[str, Path], title: str) -> Image.Image:
+    return pictures.strips({name: Image.open(path) for name, path in paths.items()}, title)
 
 
 if __name__ == "__main__":

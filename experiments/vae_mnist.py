@@ -6,7 +6,7 @@ python -m experiments.vae_mnist --morph 1 7 9 4
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from PIL import Image
 from pydantic import Field
 
 import jaxgen
-from jaxgen import data, pictures, runs, torch_weights
+from jaxgen import pictures, runs, torch_weights
+from jaxgen.data import GIVEN, Given, Images, about, load, load_splits
 from jaxgen.models import vae
 
 GRID = 20  # images a side of the decoded latent plane
@@ -53,25 +55,26 @@ class Config(runs.DataConfig):
         return self.resume or self.morph is not None or (self.test and self.weights is None)
 
 
-def recipe(config: Config) -> jaxgen.Recipe:
+def recipe(config: Config) -> jaxgen.Recipe[vae.State]:
     optimizer = optax.chain(optax.add_decayed_weights(config.weight_decay), optax.adam(config.learning_rate))
     return vae.recipe(config.latent, optimizer=optimizer)
 
 
 @runs.experiment
-def main(config: Config) -> runs.Outcome | None:
+def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     """Train a variational autoencoder, and look at its latent space."""
     module = vae.ConvVAE(config.latent)
-    load = partial(data.load, config.data, size=(32, 32), channels=1, crop=config.crop, skip_bad=config.skip_bad)
+    given = config.data if data is None else data
     if config.test or config.morph is not None:
-        inspect(config, module, load("test"))
+        inspect(config, module, load(given, "test", size=(32, 32), channels=1, **config.loading))
         return None
-    train, test = load("train", log=runs.say), load("test")
+    train, test = load_splits(given, size=(32, 32), channels=1, **config.loading)
+    config = config.replace(data=config.data if data is None else GIVEN)
     images = jnp.asarray(test.images) / test.white
     real = jnp.asarray(test.preview(config.batch_size).images) / test.white
 
     source = jaxgen.scaled(train.images, white=train.white)
-    with runs.start(config, source, module, about_data=data.about(config.data, train, test)) as run:
+    with runs.start(config, source, module, about_data=about(config.data, train, test)) as run:
 
         def draw(epoch: int, state: vae.State) -> None:
             run.picture("real_image", pictures.grid(real, columns=5))
@@ -81,19 +84,19 @@ def main(config: Config) -> runs.Outcome | None:
         state, history = run.fit(recipe(config), [(1, draw)], best="loss")
         run.results(figures(module, state.variables, images, run.key("test")))
         run.picture("loss", lambda: pictures.curves(history, ["loss", "reconstruction", "kl"], "nats an image"))
-        means = vae.encode(module, state.variables, images)
-        run.picture("latent_points", lambda: pictures.scatter(means, test.labels))
+        means = cache(lambda: vae.encode(module, state.variables, images))
         plane = latent_plane(config.latent, config.extent)
-        run.picture("latent_grid", pictures.grid(vae.decode(module, state.variables, plane), GRID, margin=0))
+        run.picture("latent_points", lambda: pictures.scatter(means(), test.labels))
+        run.picture("latent_grid", lambda: pictures.grid(vae.decode(module, state.variables, plane), GRID, margin=0))
         path = [number for number in TUTORIALS_PATH if (test.labels == number).any()]
         if len(path) > 1:
-            frames = vae.morph(module, state.variables, class_means(means, test.labels, path), FRAMES)
-            run.picture("morph", strip(frames))
-            run.animation("morph", [pictures.to_image(frame) for frame in frames])
+            frames = cache(lambda: vae.morph(module, state.variables, class_means(means(), test.labels, path), FRAMES))
+            run.picture("morph", lambda: strip(frames()))
+            run.animation("morph", lambda: [pictures.to_image(frame) for frame in frames()])
     return run.outcome
 
 
-def inspect(config: Config, module: vae.ConvVAE, test: data.Images) -> None:
+def inspect(config: Config, module: vae.ConvVAE, test: Images) -> None:
     """`--test` and `--morph`, on a finished run."""
     images = jnp.asarray(test.images) / test.white
     if config.morph is not None:
@@ -114,14 +117,14 @@ def inspect(config: Config, module: vae.ConvVAE, test: data.Images) -> None:
     runs.write_extra(config, {f"{name}.png": pictures.png(strip(frames)), f"{name}.gif": animation})
 
 
-def check_path(path: Sequence[int], test: data.Images) -> None:
+def check_path(path: Sequence[int], test: Images) -> None:
     if len(path) < 2:
         raise jaxgen.InputError(f"{runs.option('morph', path)}: name two classes or more, as 2 4 9")
     if missing := [number for number in path if not (test.labels == number).any()]:
         raise jaxgen.InputError(f"{runs.option('morph', missing[0])}: there is no such class in the data")
 
 
-def figures(module: vae.ConvVAE, variables: object, images: np.ndarray, key: jax.Array) -> dict[str, float]:
+def figures(module: vae.ConvVAE, variables: object, images: jax.Array, key: jax.Array) -> dict[str, float]:
     """The loss and its terms on the test set, forward only, in nats an image."""
     epsilon = jax.random.normal(key, (len(images), module.latent))
     found = vae.evaluate(module, variables, images, epsilon)
@@ -140,7 +143,7 @@ def class_means(means: jax.Array, labels: np.ndarray, path: Sequence[int]) -> ja
     return jnp.stack([means[labels == number].mean(0) for number in path])
 
 
-def strip(frames: jax.Array) -> pictures.Image.Image:
+def strip(frames: jax.Array) -> Image.Image:
     """Every fourth frame of a morph, in rows."""
     return pictures.grid(frames[:: FRAMES // 5], columns=len(frames) // 4 + 1)
 

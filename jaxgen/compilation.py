@@ -20,7 +20,9 @@ _programs: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
 _lock = threading.Lock()
 
 
-def compiled(function: jax.stages.Wrapped, *arguments: Any) -> Callable[..., Any]:
+def compiled(
+    function: jax.stages.Wrapped, *arguments: Any, inspect: Callable[[jax.stages.Lowered], None] | None = None
+) -> Callable[..., Any]:
     """The program for these arguments, compiled only if an equal one was not compiled before in this process.
 
     Programs are equal if their StableHLO, their argument and result structures and their devices are. So functions
@@ -32,25 +34,32 @@ def compiled(function: jax.stages.Wrapped, *arguments: Any) -> Callable[..., Any
     Args:
         function: the result of `jax.jit`.
         arguments: arrays, or `jax.ShapeDtypeStruct`s, as the program will be called with.
+        inspect: called with what is about to be compiled.
     """
-    if jax.config.jax_disable_jit:
+    config: Any = jax.config  # whose attributes are made at run time
+    if config.jax_disable_jit:
         return function
     traced = function.trace(*arguments)
-    lowered = traced.lower()
+    lowered: jax.stages.Lowered = traced.lower()
     if not _is_shareable(traced.jaxpr):
-        return lowered.compile()
+        if inspect is not None:
+            inspect(lowered)
+        program: Callable[..., Any] = lowered.compile()
+        return program
     key = (
         hashlib.sha256(lowered.as_text().encode()).digest(),
         str(jax.tree.leaves(lowered.args_info)),
         lowered.in_tree,
         lowered.out_tree,
         tuple(leaf.sharding for leaf in jax.tree.leaves(arguments) if isinstance(leaf, jax.Array)),
-        str(jax.config.jax_default_device),
+        str(config.jax_default_device),
     )
     with _lock:
         if key in _programs:
             _programs.move_to_end(key)
             return _programs[key]
+    if inspect is not None:
+        inspect(lowered)
     program = lowered.compile()
     with _lock:
         _programs[key] = program

@@ -35,7 +35,7 @@ def recipe_from_loss(
     noise: Callable[[jax.Array, int], PyTree] = lambda key, batch_size: Noise(),
     mutable: tuple[str, ...] = (),
     smallest_batch: int | None = 1,
-) -> Recipe:
+) -> Recipe[State]:
     """The recipe that minimises a loss of a network's parameters, one step of the optimiser for each batch.
 
     Args:

@@ -1,8 +1,8 @@
-"""Whether the operations, and their gradients, come out right on this backend with this jaxlib.
+"""A check that operations and their gradients are computed correctly on this device by this version of jaxlib.
 
-Versions of jaxlib have computed wrongly on some processors. So each operation, in the shapes that the recipes have, is
-compiled as in training, within a loop, and compared with the plain definition in NumPy and float64. Its gradients are
-compared along random directions with differences of the definition.
+Some versions of jaxlib give wrong results on some processors. Each operation, in the shapes of the recipes, is compiled
+inside a loop as in training, and compared with its definition in NumPy and float64. Gradients are compared along random
+directions with finite differences of the definition.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jaxlib
+import jaxlib.version
 import numpy as np
 
 from jaxgen.errors import InputError
@@ -24,10 +24,12 @@ from jaxgen.ops.recurrent import gru, lstm
 Shape = tuple[int, ...]
 
 TOLERANCE = 1e-4  # of the largest output, or of a gradient's norm; float32 rounds to some 1e-6
-STEP = 1e-6  # of the differences, in float64
+STEP = 1e-6  # of the finite differences, in float64
 
 
 class Case(NamedTuple):
+    """An operation, its definition, and the shapes on which they are compared."""
+
     name: str
     ours: Callable[..., jax.Array]
     plain: Callable[..., np.ndarray]  # the same by its definition
@@ -35,24 +37,31 @@ class Case(NamedTuple):
 
 
 def check(device: jax.Device) -> float:
-    """The largest error there is on this device, relative as in `TOLERANCE`.
+    """Compare all operations with their definitions.
+
+    Args:
+        device: Where to compute.
+
+    Returns:
+        The largest error, relative as in `TOLERANCE`.
 
     Raises:
-        InputError: one is beyond the tolerance; the message names the operation, the version and the platform.
+        InputError: An error is beyond the tolerance; the message names the operation, the version and the platform.
     """
     worst = 0.0
     with jax.default_device(device):
-        for name, what, error in ((case.name, *found) for case in cases() for found in errors(case)):
+        for name, what, error in ((case.name, *result) for case in cases() for result in errors(case)):
             if not error <= TOLERANCE:
                 raise InputError(
-                    f"jaxlib {jaxlib.__version__} computes wrongly on {device.platform} here: {what} of {name} is off "
-                    f"by {error:.1e} of its size; train with another version of jaxlib, or another --device"
+                    f"jaxlib {jaxlib.version.__version__} computes wrongly on {device.platform} here: {what} of {name} "
+                    f"is off by {error:.1e} of its size; train with another version of jaxlib, or another --device"
                 )
             worst = max(worst, error)
     return worst
 
 
 def cases() -> Iterator[Case]:
+    """Yield all operations in the shapes of the recipes."""
     for x, kernel, stride, padding in [
         ((4, 32, 32, 3), (3, 3, 3, 16), 1, 1),
         ((4, 16, 16, 64), (3, 3, 64, 128), 1, 1),
@@ -73,10 +82,12 @@ def cases() -> Iterator[Case]:
         yield convolution(conv_transpose, plain_conv_transpose, x, kernel, stride, padding)
     yield Case("max_pool (4, 16, 16, 16)", max_pool, plain_max_pool, ((4, 16, 16, 16),))
     recurrent = (8, 28, 56)
-    for function, definition, gates in [(lstm, plain_lstm, 4), (gru, plain_gru, 3)]:
+    cells: dict[str, tuple[Callable[..., Any], Callable[..., np.ndarray], int]]
+    cells = {"lstm": (lstm, plain_lstm, 4), "gru": (gru, plain_gru, 3)}
+    for name, (function, definition, gates) in cells.items():
         wide = gates * 64
         shapes = (recurrent, (56, wide), (64, wide), (wide,), (wide,))
-        yield Case(f"{function.__name__} {recurrent}", function, definition, shapes)
+        yield Case(f"{name} {recurrent}", function, definition, shapes)
     yield Case("batch norm (16, 7, 7, 32)", batch_norm, plain_batch_norm, ((16, 7, 7, 32), (32,), (32,)))
 
 
@@ -88,6 +99,7 @@ def convolution(
     stride: int,
     padding: int,
 ) -> Case:
+    """The case of a convolution or a transposed one."""
     return Case(
         f"{function.__name__} {x}, {kernel}, stride {stride}, padding {padding}",
         partial(function, stride=(stride, stride), padding=(padding, padding)),
@@ -97,7 +109,7 @@ def convolution(
 
 
 def errors(case: Case) -> Iterator[tuple[str, float]]:
-    """The error of the output, and of the gradient by each argument."""
+    """Yield the relative errors of the output and of the gradient with respect to each argument, with a name."""
     random = np.random.default_rng(0)
     # Matrices are scaled by what they sum over, so that gates and the like do not saturate.
     arguments = [random.normal(size=shape) / math.sqrt(max(1, math.prod(shape[:-1]) // 8)) for shape in case.shapes[1:]]
@@ -115,8 +127,8 @@ def errors(case: Case) -> Iterator[tuple[str, float]]:
         return output, gradients
 
     with jax.default_matmul_precision("highest"):
-        found, gradients = jax.device_get(in_a_loop(both, arguments))
-    yield "the output", float(np.abs(found - output).max() / np.abs(output).max())
+        result, gradients = jax.device_get(in_a_loop(both, arguments))
+    yield "the output", float(np.abs(result - output).max() / np.abs(output).max())
 
     for number, gradient in enumerate(gradients):
         direction = random.normal(size=gradient.shape)
@@ -130,7 +142,7 @@ def errors(case: Case) -> Iterator[tuple[str, float]]:
 
 
 def in_a_loop(function: Callable[..., Any], arguments: list[np.ndarray]) -> Any:
-    """function(*arguments), compiled within a loop as a training step is."""
+    """Compute `function(*arguments)`, compiled inside a loop as a training step is."""
 
     def loop(arguments: list[jax.Array], times: jax.Array) -> Any:
         before = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, *arguments))
@@ -140,8 +152,11 @@ def in_a_loop(function: Callable[..., Any], arguments: list[np.ndarray]) -> Any:
 
 
 def batch_norm(x: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+    """Batch norm in training, without the running statistics."""
     variables = BatchNorm().init(jax.random.key(0), x)
-    return BatchNorm().apply({**variables, "params": {"weight": weight, "bias": bias}}, x, True, mutable=True)[0]
+    variables = {**variables, "params": {"weight": weight, "bias": bias}}
+    output: jax.Array = BatchNorm().apply(variables, x, True, mutable=True)[0]
+    return output
 
 
 # ---- The definitions, in NumPy ----
@@ -167,11 +182,13 @@ def plain_conv_transpose(x: np.ndarray, kernel: np.ndarray, *, stride: int, padd
 
 def plain_max_pool(x: np.ndarray) -> np.ndarray:
     batch, height, width, channels = x.shape
-    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
+    largest: np.ndarray = x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
+    return largest
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
+    result: np.ndarray = 1 / (1 + np.exp(-x))
+    return result
 
 
 def plain_lstm(x: np.ndarray, w: np.ndarray, u: np.ndarray, bias_ih: np.ndarray, bias_hh: np.ndarray) -> np.ndarray:
@@ -198,4 +215,5 @@ def plain_gru(x: np.ndarray, w: np.ndarray, u: np.ndarray, bias_ih: np.ndarray, 
 
 def plain_batch_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     axes = (0, 1, 2)
-    return (x - x.mean(axes)) / np.sqrt(x.var(axes) + 1e-5) * weight + bias
+    result: np.ndarray = (x - x.mean(axes)) / np.sqrt(x.var(axes) + 1e-5) * weight + bias
+    return result

@@ -7,6 +7,7 @@ one compiled loop, and a `Loop` asks it for about half a second of steps at a ti
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -19,6 +20,7 @@ from jax.experimental import checkify
 from jaxgen import parallel
 from jaxgen.compilation import compiled, disk_cache
 from jaxgen.errors import InputError
+from jaxgen.ops.conv.loops import has_convolution_in_loop
 from jaxgen.signals import available, say, stop_on_signals
 
 PyTree = Any
@@ -99,9 +101,9 @@ class _Scaled:
     labels: bool
 
     def __call__(self, arrays: PyTree, rows: jax.Array) -> PyTree:
-        images, labels = arrays if self.labels else (arrays, None)
+        images = arrays[0] if self.labels else arrays
         values = images[rows].astype(jnp.float32) / self.white * (self.high - self.low) + self.low
-        return (values, labels[rows]) if self.labels else values
+        return (values, arrays[1][rows]) if self.labels else values
 
 
 def scaled(
@@ -172,7 +174,7 @@ def _common_length(arrays: PyTree) -> int:
     lengths = [leaf.shape[0] for leaf in jax.tree.leaves(arrays)]
     if len(set(lengths)) != 1:
         raise InputError(f"data of {' and '.join(map(str, lengths)) or 'no'} examples: the arrays need one length")
-    return lengths[0]
+    return int(lengths[0])
 
 
 def descend(
@@ -195,12 +197,16 @@ def all_finite(tree: PyTree) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floating]))
 
 
-def begin(recipe: Recipe, source: Source, state: PyTree, batch_size: int, devices: Sequence[jax.Device] = ()) -> Carry:
+def begin(
+    recipe: Recipe[Any], source: Source, state: PyTree, batch_size: int, devices: Sequence[jax.Device] = ()
+) -> Carry:
     """The carry before an epoch's first step. `state` is copied, because `advance` donates its carry."""
     return _Steps(recipe, source.batch, batch_size, tuple(devices)).begin(source.arrays, state)
 
 
-def advance(recipe: Recipe, source: Source, batch_size: int, devices: Sequence[jax.Device] = ()) -> jax.stages.Wrapped:
+def advance(
+    recipe: Recipe[Any], source: Source, batch_size: int, devices: Sequence[jax.Device] = ()
+) -> jax.stages.Wrapped:
     """`(carry, source.arrays, epoch, first, stop) -> carry`: the steps first ≤ step < stop of an epoch.
 
     One compiled loop whose bounds are arguments, so it is traced once however the epoch is divided, and every division
@@ -219,7 +225,7 @@ class _Steps:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: Recipe[Any],
         batch: Callable[[PyTree, jax.Array], PyTree],
         batch_size: int,
         devices: tuple[jax.Device, ...],
@@ -251,13 +257,15 @@ class _Steps:
         rows = jax.ShapeDtypeStruct((self.batch_size,), jnp.int32)
         step = parallel.on_all(self.devices, self.step)
         _, metrics = jax.eval_shape(step, state, arrays, rows, jax.random.key(0))
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
+        zeros: Metrics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
+        return zeros
 
     def begin(self, arrays: PyTree, state: PyTree) -> Carry:
         def carry(state: PyTree) -> Carry:
             return Carry(jax.tree.map(jnp.copy, state), self.zero_sums(arrays, state), jnp.full((), -1, jnp.int32))
 
-        return jax.jit(carry)(state)  # one program, where each array by itself would be compiled by itself
+        made: Carry = jax.jit(carry)(state)  # one program, where each array by itself would be compiled by itself
+        return made
 
 
 def _first_bad(bad_step: jax.Array, values: PyTree, step: jax.Array | int) -> jax.Array:
@@ -280,7 +288,9 @@ class Loop:
         InputError: the batch size does not fit the data, or the batch function reads beyond the data.
     """
 
-    def __init__(self, recipe: Recipe, source: Source, batch_size: int, devices: Sequence[jax.Device] = ()) -> None:
+    def __init__(
+        self, recipe: Recipe[Any], source: Source, batch_size: int, devices: Sequence[jax.Device] = ()
+    ) -> None:
         check_batch_size(batch_size, source.size)
         self.recipe, self.source, self.batch_size, self.devices = recipe, source, batch_size, tuple(devices)
         self.steps = steps_per_epoch(recipe, source, batch_size)
@@ -299,7 +309,7 @@ class Loop:
         def make(key: jax.Array, weights: PyTree) -> Carry:
             return self._full.begin(self.arrays, self.recipe.init(key, weights))
 
-        carry = compiled(jax.jit(make), key, weights)(key, weights)
+        carry: Carry = compiled(jax.jit(make), key, weights)(key, weights)
         return jax.device_put(carry, self.devices[0]) if self.devices else carry
 
     def shapes(self) -> Carry:
@@ -317,7 +327,8 @@ class Loop:
         def make(state: PyTree) -> Carry:
             return self._full.begin(self.arrays, state)
 
-        return compiled(jax.jit(make), state)(state)
+        carry: Carry = compiled(jax.jit(make), state)(state)
+        return carry
 
     def slices(
         self,
@@ -374,8 +385,20 @@ class Loop:
 
     def _program(self, steps: _Steps, carry: Carry, epoch: Epoch) -> Callable[..., Carry]:
         if steps.batch_size not in self._programs:
-            self._programs[steps.batch_size] = compiled(steps.advance, carry, self.arrays, epoch, 0, 1)
+            arguments = carry, self.arrays, epoch, 0, 1
+            self._programs[steps.batch_size] = compiled(steps.advance, *arguments, inspect=self._warn_of_slow_loop)
         return self._programs[steps.batch_size]
+
+    def _warn_of_slow_loop(self, lowered: jax.stages.Lowered) -> None:
+        """Warn of XLA's own convolutions in a loop on the CPU (https://github.com/jax-ml/jax/issues/12868)."""
+        platform = self.devices[0].platform if self.devices else jax.default_backend()
+        if platform == "cpu" and has_convolution_in_loop(lowered):
+            warnings.warn(
+                "the training step holds XLA's own convolutions, which are up to ten times slower in a loop on the CPU "
+                "than outside; use jaxgen.layers, or flax.linen.Conv(..., "
+                "conv_general_dilated=jaxgen.conv_general_dilated)",
+                stacklevel=2,
+            )
 
 
 def _check_rows(source: Source, arrays: PyTree, batch_size: int) -> None:
@@ -406,7 +429,7 @@ def epoch_of(source: Source, keys: jax.Array, number: int) -> Epoch:
     return Epoch(rows, jax.random.fold_in(noise_key, number), 0)
 
 
-def steps_per_epoch(recipe: Recipe, source: Source, batch_size: int) -> int:
+def steps_per_epoch(recipe: Recipe[Any], source: Source, batch_size: int) -> int:
     """Batches in an epoch, including the last, smaller one where the recipe trains on it."""
     whole, rest = divmod(source.size, batch_size)
     return whole + (recipe.smallest_batch is not None and rest >= max(1, recipe.smallest_batch))

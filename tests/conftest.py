@@ -1,4 +1,4 @@
-"""What all tests share. Without PyTorch the tests that compare with it are left out, and the header says so."""
+"""Fixtures of all tests. Without PyTorch, the files that compare with it are not collected, and the header says so."""
 
 import importlib.util
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from jaxgen import compilation
 
-jax.config.update("jax_num_cpu_devices", 4)  # what shares its batches by default takes two of them
+jax.config.update("jax_num_cpu_devices", 4)  # experiments that share their batches use two by default
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 NEED_TORCH = sorted(path.name for path in Path(__file__).parent.glob("test_*.py") if "torch" in path.read_text())
@@ -17,27 +17,27 @@ collect_ignore = [] if HAS_TORCH else NEED_TORCH
 if HAS_TORCH:
     import torch
 
-    torch.set_num_threads(1)  # on two cores its threads and XLA's stand in each other's way
+    torch.set_num_threads(1)  # on two cores, its threads would compete with XLA's
 
 
 def pytest_report_header() -> str:
-    return "PyTorch: compared with" if HAS_TORCH else f"PyTorch: not installed, left out: {', '.join(NEED_TORCH)}"
+    return "PyTorch: installed" if HAS_TORCH else f"PyTorch: not installed, so not collected: {', '.join(NEED_TORCH)}"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forgotten():
-    """What a file's tests compiled takes gigabytes by and by, and time at every garbage collection."""
+def clear_compiled_programs():
+    """Free what a file's tests compiled: it adds up to gigabytes, and slows down every garbage collection."""
     yield
     compilation.forget_programs()
     jax.clear_caches()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def caches_of_their_own(tmp_path_factory):
-    """The user's own data and compiled programs are neither used nor changed. What a test compiles serves the next."""
+def isolated_caches(tmp_path_factory):
+    """Neither use nor change the user's caches of data and compiled programs. The tests share a compilation cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        # In a folder of its own: a command that a test kills may leave half an entry in the commands'.
+        # Not the folder that commands use: a command that a test kills may leave an incomplete entry there.
         jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         yield
@@ -45,6 +45,6 @@ def caches_of_their_own(tmp_path_factory):
 
 @pytest.fixture
 def float64():
-    """The test computes in float64."""
+    """Enable float64 in JAX for the test."""
     with jax.enable_x64(True):
         yield

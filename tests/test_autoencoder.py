@@ -161,3 +161,10 @@ def test_given_weights_are_copied_and_used() -> None:
     for ours, theirs in zip(jax.tree.leaves(given), jax.tree.leaves(weights), strict=True):
         assert ours.unsafe_buffer_pointer() != theirs.unsafe_buffer_pointer()
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_integer_images_are_refused() -> None:
+    module = ConvAutoencoder()
+    variables = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    with pytest.raises(ValueError, match=r"not uint8 .*jaxgen\.scaled"):
+        jax.eval_shape(module.apply, variables, np.zeros((2, 32, 32, 3), np.uint8))

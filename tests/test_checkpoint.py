@@ -1,4 +1,4 @@
-"""Checkpoints: what is acknowledged is whole, what is damaged is found."""
+"""Checkpoints: what is acknowledged is complete, and damage is detected."""
 
 import errno
 import json
@@ -39,7 +39,7 @@ def same(one, other) -> bool:
     return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
 
-def test_what_is_saved_comes_back(saved):
+def test_restore_returns_what_was_saved(saved):
     assert saved.name == "00000012"
     assert checkpoint.verify(saved) == {"epoch": 3, "seconds": 0.25}
     restored = checkpoint.restore(saved, abstract(TREE))
@@ -47,19 +47,19 @@ def test_what_is_saved_comes_back(saved):
     assert same(restored, TREE)
 
 
-def test_a_part_can_be_restored_alone(saved):
+def test_partial_restore(saved):
     part = checkpoint.restore(saved, {"state": abstract(TREE["state"])})
     assert same(part["state"], TREE["state"])
 
 
-def test_only_the_newest_are_kept_and_nothing_else_is_touched(tmp_path):
+def test_keep_deletes_old_checkpoints_only(tmp_path):
     (tmp_path / "notes").mkdir()
     for number in (0, 5, 10):
         checkpoint.save(tmp_path, number, {"a": jnp.ones(3)}, {}, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000005", "00000010", "notes"]
 
 
-def test_a_number_saved_again_is_replaced(tmp_path):
+def test_saving_a_number_again_replaces_it(tmp_path):
     for value in (1.0, 2.0):
         path = checkpoint.save(tmp_path, 7, {"a": jnp.full(3, value)}, {"value": value}, keep=2)
     assert checkpoint.verify(path) == {"value": 2.0}
@@ -82,7 +82,7 @@ def damage(path: Path, chance: random.Random) -> str:
     return f"{kind} {victim.relative_to(path)}"
 
 
-def test_every_damage_is_found(saved, tmp_path):
+def test_damage_is_detected(saved, tmp_path):
     chance, copy = random.Random(0), tmp_path / "copy"
     for _ in range(300):
         shutil.copytree(saved, copy)
@@ -92,13 +92,13 @@ def test_every_damage_is_found(saved, tmp_path):
         except checkpoint.DamagedError:
             pass
         else:
-            # White space in the JSON around the sums is no content: nothing that was saved has changed.
+            # A flipped bit in white space of the manifest changes nothing that was saved.
             assert what == "flip manifest.json", what
             assert about == checkpoint.verify(saved), what
         shutil.rmtree(copy)
 
 
-def test_a_missing_manifest_is_damage(saved, tmp_path):
+def test_missing_manifest_is_detected(saved, tmp_path):
     shutil.copytree(saved, tmp_path / "copy")
     (tmp_path / "copy" / "manifest.json").unlink()
     with pytest.raises(checkpoint.DamagedError, match=r"manifest\.json cannot be read"):
@@ -106,8 +106,8 @@ def test_a_missing_manifest_is_damage(saved, tmp_path):
 
 
 @pytest.mark.parametrize("at", range(60))
-def test_a_save_that_dies_at_any_write_sync_or_rename_loses_nothing(tmp_path, monkeypatch, at):
-    """After every such death what was acknowledged is there, whole, and the next save goes through."""
+def test_save_interrupted_at_any_system_call_loses_nothing(tmp_path, monkeypatch, at):
+    """Every acknowledged checkpoint is complete, and the next save succeeds."""
     checkpoint.save(tmp_path, 1, {"a": jnp.ones(3)}, {"epoch": 1}, keep=1)
     calls = 0
 
@@ -139,13 +139,13 @@ def test_a_save_that_dies_at_any_write_sync_or_rename_loses_nothing(tmp_path, mo
     assert [path.name for path in checkpoint.numbered(tmp_path)] == ["00000003"]
 
 
-def test_the_manifest_covers_every_file(saved):
+def test_manifest_lists_every_file(saved):
     written = json.loads((saved / "manifest.json").read_text())
     files = {str(path.relative_to(saved)) for path in saved.rglob("*") if path.is_file()}
     assert written.keys() == files - {"manifest.json"}
 
 
-def test_a_disk_without_room_is_asked_before_anything_is_written(tmp_path, monkeypatch):
+def test_disk_space_is_checked_before_writing(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, 1, {"a": jnp.ones(3)}, {"epoch": 1}, keep=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(1 << 20))
     with pytest.raises(OSError, match="No space left on device") as raised:
@@ -160,8 +160,8 @@ class Usage(NamedTuple):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
-def test_what_orbax_raises_where_the_disk_gives_out_is_an_oserror(tmp_path, monkeypatch, number):
-    """TensorStore says it in the text of a ValueError."""
+def test_orbax_disk_errors_become_os_errors(tmp_path, monkeypatch, number):
+    """TensorStore raises a ValueError whose text has the system's message."""
     checkpoint.save(tmp_path, 1, {"a": jnp.ones(3)}, {"epoch": 1}, keep=1)
     real = ocp.Checkpointer.save
 
@@ -174,5 +174,5 @@ def test_what_orbax_raises_where_the_disk_gives_out_is_an_oserror(tmp_path, monk
         with pytest.raises(OSError, match=os.strerror(number)) as raised:
             checkpoint.save(tmp_path, 2, {"a": jnp.ones(3)}, {"epoch": 2}, keep=1)
     assert raised.value.errno == number
-    assert [path.name for path in tmp_path.iterdir()] == ["00000001"], "what it had begun is gone"
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001"], "the incomplete checkpoint is removed"
     assert checkpoint.verify(tmp_path / "00000001") == {"epoch": 1}

@@ -139,3 +139,15 @@ def test_given_weights_are_copied_and_used() -> None:
     for ours, theirs in zip(jax.tree.leaves(given), jax.tree.leaves(weights), strict=True):
         assert ours.unsafe_buffer_pointer() != theirs.unsafe_buffer_pointer()
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_images_of_another_kind_are_refused() -> None:
+    module = RowCompleter("gru", hidden=4, width=10)
+    variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 1, 10)))
+    for dtype, width, said in (("uint8", 10, r"not uint8 .*jaxgen\.scaled"), ("float32", 9, r"\(batch, \*, 10\), not")):
+        with pytest.raises(ValueError, match=said):
+            jax.eval_shape(
+                lambda variables, images: completion.complete(module, variables, images, 3),
+                variables,
+                jnp.zeros((2, 6, width, 1), dtype),
+            )

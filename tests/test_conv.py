@@ -113,7 +113,7 @@ def test_equals_pytorch_in_float32(case):
 
 
 @pytest.mark.parametrize("case", cases(WIDE_CONV, WIDE_TRANSPOSE))
-def test_wide_convolutions_take_fewer_multiplications_and_round_as_well(case):
+def test_winograd_needs_fewer_multiplications_and_rounds_as_well(case):
     """Winograd's form, of the convolution and of both its gradients. Against float64, PyTorch's own errors
     are 3e-7 to 1e-6 here, and ours 1e-7 to 7e-7."""
     function, _, shape, channels, window, options = case
@@ -166,7 +166,7 @@ def test_any_options_equal_pytorch(size, window, stride, padding, dilation, tran
     size=st.tuples(st.integers(9, 14), st.integers(9, 14)), taps=st.integers(2, 3), step=st.integers(1, 3),
     padding=st.tuples(st.integers(0, 4), st.integers(0, 4)), transposed=st.booleans(), data=st.data(),
 )  # fmt: skip
-def test_winograds_form_equals_pytorch(size, taps, step, padding, transposed, data):
+def test_winograd_equals_pytorch(size, taps, step, padding, transposed, data):
     """Also where it would not pay."""
     function, reference = (conv_transpose, conv_transpose2d) if transposed else (conv, conv2d)
     window, options = (taps * step, taps * step), {"stride": (step, step), "padding": padding}
@@ -358,7 +358,7 @@ def test_flax_convolutions_take_it(float64):
 
 
 @pytest.mark.parametrize("function", [conv, conv_transpose])
-def test_a_mapped_kernel_equals_a_loop(function):
+def test_vmap_over_kernels_equals_a_loop(function):
     chance = np.random.default_rng(1)
     x, kernels = (jnp.asarray(chance.normal(size=s), jnp.float32) for s in ((3, 2, 5, 5, 4), (3, 3, 3, 4, 4)))
     mapped = jax.vmap(function)(x, kernels)
@@ -367,7 +367,7 @@ def test_a_mapped_kernel_equals_a_loop(function):
 
 @pytest.mark.parametrize("first", ["x", "kernel"])
 @pytest.mark.parametrize("function", [conv, conv_transpose])
-def test_gradients_have_gradients(function, first, float64):
+def test_second_derivatives(function, first, float64):
     """Reverse over reverse, against a difference quotient: by both arguments, of the gradient by either."""
     point = dict(zip(("x", "kernel"), arrays((1, 4, 4, 3), 3, (2, 2), transposed=False, dtype=np.float64), strict=True))
 
@@ -403,7 +403,7 @@ def learning(function, options):
         (conv_transpose, 6, 4, {"stride": (2, 2)}),
     ],
 )
-def test_on_the_cpu_a_loop_holds_no_convolution_and_elsewhere_it_does(function, size, channels, options):
+def test_loops_hold_convolutions_except_on_the_cpu(function, size, channels, options):
     from jax import export
 
     x, kernel = jnp.ones((2, size, size, channels)), jnp.ones((3, 3, channels, channels))

@@ -119,7 +119,7 @@ def test_other_arrays_are_refused_with_the_remedy(path, arrays, message):
 
 
 def test_a_file_that_does_not_exist_is_named(path):
-    with pytest.raises(InputError, match=r"mine\.npz: there is no such file$"):
+    with pytest.raises(InputError, match=r"mine\.npz: there is no such file; if it was moved, name its new place"):
         load(path)
 
 

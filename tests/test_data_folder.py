@@ -226,7 +226,7 @@ def test_unusable_folders_are_refused(root, files, message):
 
 
 def test_a_folder_that_does_not_exist_is_named(root):
-    with pytest.raises(InputError, match=r"nowhere: there is no such folder$"):
+    with pytest.raises(InputError, match=r"nowhere: there is no such folder; if it was moved, name its new place"):
         load(root / "nowhere")
 
 

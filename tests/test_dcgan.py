@@ -142,3 +142,23 @@ def test_sample():
     images = jax.jit(dcgan.sample, static_argnums=(0, 3))(generator, variables, jax.random.key(1), 5)
     assert images.shape == (5, 8, 8, 1)
     assert float(jnp.abs(images).max()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "said"),
+    [
+        (dcgan.DigitsDiscriminator(), (2, 28, 28, 1), r"\(batch, 8, 8, 1\), not \(2, 28, 28, 1\)"),
+        (dcgan.MnistDiscriminator(), (2, 32, 32, 1), r"\(batch, 28, 28, 1\), not \(2, 32, 32, 1\)"),
+        (dcgan.DigitsGenerator(), (2, 62), r"\(batch, 64\), not \(2, 62\)"),
+        (dcgan.MnistGenerator(), (2, 64), r"\(batch, 62\), not \(2, 64\)"),
+    ],
+)
+def test_inputs_of_another_size_are_refused(module, shape, said):
+    with pytest.raises(ValueError, match=said):
+        jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("module", [dcgan.DigitsDiscriminator(), dcgan.MnistDiscriminator()])
+def test_integer_images_are_refused(module):
+    with pytest.raises(ValueError, match=r"not uint8 .*jaxgen\.scaled"):
+        jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((2, *module.input_shape), jnp.uint8))

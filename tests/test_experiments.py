@@ -1,4 +1,4 @@
-"""Each experiment from the command line's side, on a few images: the pictures, records and weights that it leaves."""
+"""Every experiment from the command line, on a few images: the pictures, logs and weights that it writes."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 import jaxgen
 from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
 from jaxgen import runs
-from tests.test_run import bits, call, contents, edit, snapshot
+from tests.test_runs import bits, call, contents, edit, snapshot, tensors
 
 EXPERIMENTS = [conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist]
 
@@ -37,8 +37,8 @@ def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("JAXGEN_DATA", str(tmp_path_factory.mktemp("cache")))
 
 
-def drawn(folder: Path) -> set[str]:
-    """The pictures and weights of a run: `epochs/001/samples.png` as `001/samples.png`."""
+def files_of(folder: Path) -> set[str]:
+    """The pictures and weights that a run has written; `epochs/001/samples.png` as `001/samples.png`."""
     paths = [*(folder / "epochs").rglob("*.*"), *(folder / "final").rglob("*.*")]
     return {str(path.relative_to(folder)).removeprefix("epochs/") for path in paths}
 
@@ -52,14 +52,14 @@ def metrics(folder: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda module: module.__name__)
-def test_help(experiment, monkeypatch, capsys):
+def test_help_names_the_module_and_data(experiment, monkeypatch, capsys):
     status, out, err = call(monkeypatch, capsys, "--help", experiment=experiment)
     assert (status, err) == (0, "")
     assert f"-m {experiment.__name__}" in out
     assert "--data STR" in out
 
 
-def test_the_defaults_are_the_recipes():
+def test_defaults_are_the_tutorials_settings():
     assert dcgan_digits.Config().stored().items() >= {"epochs": 200, "batch_size": 16, "learning_rate": 1e-3}.items()
     assert dcgan_mnist.Config().stored().items() >= {"epochs": 25, "batch_size": 128, "learning_rate": 2e-4}.items()
     assert conv_autoencoder.Config().stored().items() >= {"epochs": 20, "batch_size": 50, "learning_rate": 1e-3}.items()
@@ -67,8 +67,8 @@ def test_the_defaults_are_the_recipes():
     assert vae_mnist.Config().stored().items() >= {"epochs": 5, "batch_size": 30, "weight_decay": 1e-5}.items()
 
 
-def test_dcgan_digits(tmp_path, monkeypatch, capsys):
-    """On the real digits, and stopped and continued to the same bits as without a stop."""
+def test_dcgan_digits_trains_resumes_and_samples(tmp_path, monkeypatch, capsys):
+    """On the real digits; a resumed run equals an uninterrupted one bit for bit."""
     through, broken = tmp_path / "through", tmp_path / "broken"
     options = ["--sample-every", "2", "--save-every", "1", "--batch-size", "512"]
     status, out, err = call(
@@ -80,10 +80,10 @@ def test_dcgan_digits(tmp_path, monkeypatch, capsys):
     ]  # fmt: skip
     assert "data      digits: 1,797 images of 8×8×1, 10 classes; none held out" in out
     assert "trained to epoch 3 in 0:" in out
-    assert {"000/samples.png", "002/samples.png", "final/samples.png", "000/digits.png"} <= drawn(through)
-    assert {"000/first_ten.png", "final/errors.png", "final/accuracies.png", "final/training.gif"} <= drawn(through)
-    assert {"001/frame.png", "final/generator.safetensors", "final/discriminator.safetensors"} <= drawn(through)
-    assert "003/samples.png" not in drawn(through)
+    assert {"000/samples.png", "002/samples.png", "final/samples.png", "000/digits.png"} <= files_of(through)
+    assert {"000/first_ten.png", "final/errors.png", "final/accuracies.png", "final/training.gif"} <= files_of(through)
+    assert {"001/frame.png", "final/generator.safetensors", "final/discriminator.safetensors"} <= files_of(through)
+    assert "003/samples.png" not in files_of(through)
     with Image.open(through / "epochs" / "000" / "samples.png") as sheet:
         assert sheet.size == (160, 160)
     with Image.open(through / "final" / "training.gif") as animation:
@@ -94,13 +94,15 @@ def test_dcgan_digits(tmp_path, monkeypatch, capsys):
     call(monkeypatch, capsys, "--epochs", "3", "--out", str(broken), "--resume", experiment=dcgan_digits)
     assert contents(broken) == contents(through)
 
-    for _ in range(2):  # the same seed draws the same digits
+    drawn = []
+    for _ in range(2):  # the seed determines the samples
         status, out, err = call(
             monkeypatch, capsys, "--sample", "5", "--seed", "7", "--out", str(through), experiment=dcgan_digits
         )
         assert (status, err) == (0, "")
-        samples = np.load(through / "samples" / "5_of_seed_7.npy")
-        assert samples.shape == (5, 8, 8, 1)
+        drawn.append(np.load(through / "samples" / "5_of_seed_7.npy"))
+    assert drawn[0].shape == (5, 8, 8, 1)
+    np.testing.assert_array_equal(*drawn)
     assert bits(jaxgen.load(through).variables) == bits(jaxgen.load(broken).variables)
 
 
@@ -111,7 +113,7 @@ def test_rnn_complete_compares_both_cells(tmp_path, images, monkeypatch, capsys)
     assert (status, err) == (0, "")
     assert re.search(r"training time, LSTM − GRU: -?\d+\.\d s", out)
     for cell in ("lstm", "gru"):
-        assert drawn(tmp_path / "run" / cell) == {f"00{epoch}/completed.png" for epoch in (0, 1, 2)} | {
+        assert files_of(tmp_path / "run" / cell) == {f"00{epoch}/completed.png" for epoch in (0, 1, 2)} | {
             "000/original.png", "final/completed.png", "final/loss.png", "final/model.safetensors",
         }  # fmt: skip
         assert len(metrics(tmp_path / "run" / cell)) == 2
@@ -126,7 +128,7 @@ def test_rnn_complete_compares_both_cells(tmp_path, images, monkeypatch, capsys)
     )
     assert (status, err) == (0, "")
     assert len(metrics(tmp_path / "run" / "gru")) == 3
-    (tmp_path / "run" / "gru" / "finished.json").unlink()  # as if it were to have gone further
+    (tmp_path / "run" / "gru" / "finished.json").unlink()  # an unfinished run is past the epochs asked for
     before = snapshot(tmp_path / "run")
     status, out, err = call(
         monkeypatch, capsys, "--resume", "--epochs", "2", "--out", str(tmp_path / "run"), experiment=rnn_complete
@@ -138,8 +140,8 @@ def test_rnn_complete_compares_both_cells(tmp_path, images, monkeypatch, capsys)
         jaxgen.load(tmp_path / "run")
 
 
-def test_rnn_complete_compares_as_many_epochs_of_both(tmp_path, capsys):
-    """One cell's run may be past what is asked for."""
+def test_rnn_complete_compares_equally_many_epochs(tmp_path, capsys):
+    """One cell's run may have more epochs than were asked for."""
     config = rnn_complete.Config(out=tmp_path, epochs=2, draw_every=1)
     histories = {
         cell: {"loss": [0.3, 0.2, 0.1][:epochs], "seconds": [float(epochs)] * epochs}
@@ -150,7 +152,7 @@ def test_rnn_complete_compares_as_many_epochs_of_both(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("experiment", [conv_autoencoder, rnn_complete])
-def test_splits_of_different_sizes_are_refused_before_anything_is_written(tmp_path, monkeypatch, capsys, experiment):
+def test_splits_of_different_sizes_are_refused(tmp_path, monkeypatch, capsys, experiment):
     for split, width in (("train", 16), ("test", 12)):
         (tmp_path / "images" / split / "cats").mkdir(parents=True)
         Image.new("RGB", (width, 12)).save(tmp_path / "images" / split / "cats" / "1.png")
@@ -161,7 +163,7 @@ def test_splits_of_different_sizes_are_refused_before_anything_is_written(tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_rnn_complete_of_one_cell_takes_the_datas_size(tmp_path, images, monkeypatch, capsys):
+def test_rnn_complete_takes_the_size_of_the_data(tmp_path, images, monkeypatch, capsys):
     options = ["--data", images, "--size", "None", "--cell", "gru", "--hidden", "5", "--epochs", "1"]
     status, _, err = call(monkeypatch, capsys, *options, "--out", str(tmp_path / "run"), experiment=rnn_complete)
     assert (status, err) == (0, "")
@@ -171,11 +173,11 @@ def test_rnn_complete_of_one_cell_takes_the_datas_size(tmp_path, images, monkeyp
     assert trained.variables["params"]["fc"]["weight"].shape == (5, 12)
 
 
-def test_conv_autoencoder(tmp_path, images, monkeypatch, capsys):
+def test_conv_autoencoder_trains_and_starts_from_weights(tmp_path, images, monkeypatch, capsys):
     options = ["--data", images, "--size", "8", "12", "--channels", "1", "--batch-size", "5", "--epochs", "2"]
     status, _, err = call(monkeypatch, capsys, *options, "--out", str(tmp_path / "run"), experiment=conv_autoencoder)
     assert (status, err) == (0, "")
-    assert drawn(tmp_path / "run") == {
+    assert files_of(tmp_path / "run") == {
         "000/reconstructed.png", "final/reconstructed.png", "final/loss.png", "final/model.safetensors",
     }  # fmt: skip
     assert json.loads((tmp_path / "run" / "finished.json").read_text())["results"].keys() == {"test_mse"}
@@ -186,7 +188,7 @@ def test_conv_autoencoder(tmp_path, images, monkeypatch, capsys):
     assert metrics(tmp_path / "again")[0]["loss"] < metrics(tmp_path / "run")[0]["loss"]
 
 
-def test_a_run_stopped_before_its_first_checkpoint_still_starts_from_the_weights(tmp_path, images, monkeypatch, capsys):
+def test_resuming_without_a_checkpoint_starts_from_the_weights(tmp_path, images, monkeypatch, capsys):
     def train(name, *options):
         options = ["--data", images, "--batch-size", "6", "--epochs", "1", "--out", str(tmp_path / name), *options]
         assert call(monkeypatch, capsys, *options, experiment=conv_autoencoder)[0] == 0
@@ -202,7 +204,7 @@ def test_a_run_stopped_before_its_first_checkpoint_still_starts_from_the_weights
     assert contents(tmp_path / "stopped") == contents(tmp_path / "through")
 
 
-def test_a_run_goes_on_in_its_own_precision_alone(tmp_path, images, monkeypatch, capsys):
+def test_precision_cannot_change_on_resume(tmp_path, images, monkeypatch, capsys):
     def train(*options):
         return call(monkeypatch, capsys, "--out", str(tmp_path), *options, experiment=conv_autoencoder)
 
@@ -226,39 +228,63 @@ def test_conv_autoencoder_summary(monkeypatch, capsys):
     assert "multiples of four" in err
 
 
-def test_dcgan_mnist(tmp_path, images, monkeypatch, capsys):
+def test_dcgan_mnist_trains_and_resumes(tmp_path, images, monkeypatch, capsys):
     options = ["--data", images, "--batch-size", "5", "--epochs", "2", "--sample-at", "1"]
     status, _, err = call(monkeypatch, capsys, *options, "--out", str(tmp_path / "run"), experiment=dcgan_mnist)
     assert (status, err) == (0, "")
     files = {"samples.png", "generator.safetensors", "discriminator.safetensors"}
     at_the_end = {f"final/{name}" for name in {*files, "losses.png"}}
-    assert drawn(tmp_path / "run") == {f"001/{name}" for name in files} | at_the_end
+    assert files_of(tmp_path / "run") == {f"001/{name}" for name in files} | at_the_end
     assert metrics(tmp_path / "run")[0].keys() == {"epoch", "loss_discriminator", "loss_generator", "seconds"}
     longer = ["--resume", "--epochs", "3", "--out", str(tmp_path / "run")]
-    save_file({"weight": np.zeros(1)}, tmp_path / "run" / "encoder.safetensors")  # the user's, to be left alone
+    save_file({"weight": np.zeros(1)}, tmp_path / "run" / "encoder.safetensors")  # the user's own file
     assert call(monkeypatch, capsys, *longer, experiment=dcgan_mnist)[0] == 0
-    assert drawn(tmp_path / "run") == {f"001/{name}" for name in files} | at_the_end
+    assert files_of(tmp_path / "run") == {f"001/{name}" for name in files} | at_the_end
     assert (tmp_path / "run" / "encoder.safetensors").exists()
     last = tmp_path / "run" / "final" / "discriminator.safetensors"
     content = last.read_bytes()
-    last.unlink()  # as if the run had been killed between the two files
+    last.unlink()  # as if the run had been killed between writing the two files
     (tmp_path / "run" / "finished.json").unlink()
     assert call(monkeypatch, capsys, *longer, experiment=dcgan_mnist)[0] == 0
     assert last.read_bytes() == content
+    sampling = ["--sample", "3", "--seed", "7", "--out", str(tmp_path / "run")]
+    status, _, err = call(monkeypatch, capsys, *sampling, experiment=dcgan_mnist)
+    assert (status, err) == (0, "")
+    assert np.load(tmp_path / "run" / "samples" / "3_of_seed_7.npy").shape == (3, 28, 28, 1)
+    assert (tmp_path / "run" / "samples" / "3_of_seed_7.png").exists()
 
 
-def test_vae_mnist(tmp_path, images, monkeypatch, capsys):
+@pytest.mark.parametrize("experiment", [dcgan_digits, dcgan_mnist], ids=lambda module: module.__name__)
+def test_gans_start_from_weights(tmp_path, images, monkeypatch, capsys, experiment):
+    options = ["--data", images, "--batch-size", "6", "--epochs", "1"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    call(monkeypatch, capsys, *options, "--seed", "1", "--out", str(first), experiment=experiment)
+    files = [first / "final" / f"{network}.safetensors" for network in ("generator", "discriminator")]
+    weights = ["--weights", *map(str, files)]
+    status, _, err = call(monkeypatch, capsys, *options, *weights, "--out", str(second), experiment=experiment)
+    assert (status, err) == (0, "")
+    for file in files:
+        assert tensors(second / "checkpoints" / "00000000" / file.name) == tensors(file)
+        assert tensors(second / "final" / file.name) != tensors(file)
+
+
+def test_vae_mnist_trains_tests_and_morphs(tmp_path, images, monkeypatch, capsys):
+    monkeypatch.setattr(vae_mnist, "TUTORIALS_PATH", (0, 2, 1))  # of which the data has the classes 0 and 1
     out = str(tmp_path / "run")
     options = ["--data", images, "--batch-size", "6", "--epochs", "1", "--latent", "3", "--out", out]
     status, _, err = call(monkeypatch, capsys, *options, experiment=vae_mnist)
     assert (status, err) == (0, "")
-    last = {"latent_points.png", "latent_grid.png", "loss.png", "real_image.png", "image.png", "model.safetensors"}
-    assert drawn(tmp_path / "run") == {f"final/{name}" for name in last} | {
+    last = {"latent_points.png", "latent_grid.png", "loss.png", "real_image.png", "image.png", "morph.png",
+            "morph.gif", "model.safetensors"}  # fmt: skip
+    assert files_of(tmp_path / "run") == {f"final/{name}" for name in last} | {
         f"00{epoch}/{name}.png" for name in ("real_image", "image") for epoch in (0, 1)
     }
+    with Image.open(tmp_path / "run" / "final" / "morph.gif") as animation:
+        assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(animation)) == 50 * (vae_mnist.FRAMES + 1)
     results = json.loads((tmp_path / "run" / "finished.json").read_text())["results"]
     assert results["test_loss"] == pytest.approx(results["test_reconstruction"] + results["test_kl"], rel=1e-5)
-    edit(tmp_path / "run", lambda found: found["options"].update(weights="gone.safetensors"))  # what it started from
+    # The file of weights that the run started from may be gone.
+    edit(tmp_path / "run", lambda stored: stored["options"].update(weights="gone.safetensors"))
     status, said, err = call(monkeypatch, capsys, "--out", out, "--test", experiment=vae_mnist)
     assert (status, err) == (0, "")
     assert "  ".join(f"{name} {value:.2f}" for name, value in results.items()) + "\n" in said
@@ -269,22 +295,22 @@ def test_vae_mnist(tmp_path, images, monkeypatch, capsys):
     assert (status, err) == (0, "")
     with Image.open(tmp_path / "run" / "samples" / "morph_0_1_0.gif") as animation:
         shown = [frame.info["duration"] for frame in ImageSequence.Iterator(animation)]
-    assert sum(shown) == 50 * (2 * vae_mnist.FRAMES + 1)  # milliseconds; of equal frames a GIF holds one, longer
+    assert sum(shown) == 50 * (2 * vae_mnist.FRAMES + 1)  # milliseconds; a GIF merges equal frames
 
 
 BAD = {
-    "data of no such name": (rnn_complete, ["--data", "nonsense"], "there is no data set 'nonsense'"),
-    "a folder that is not there": (rnn_complete, ["--data", "folder:/nowhere"], "/nowhere"),
+    "an unknown data set": (rnn_complete, ["--data", "nonsense"], "there is no data set 'nonsense'"),
+    "a missing folder": (rnn_complete, ["--data", "folder:/nowhere"], "/nowhere"),
     "a window as high as the image": (
         rnn_complete,
         ["--sequence-length", "56"],
         "--sequence-length 56: must be from 1",
     ),
     "the same cell twice": (rnn_complete, ["--cell", "gru", "gru"], "name lstm, gru or each once"),
-    "a cell of another kind": (rnn_complete, ["--cell", "rnn"], "--cell"),
+    "an unknown cell": (rnn_complete, ["--cell", "rnn"], "--cell"),
     "no cell": (rnn_complete, ["--cell"], "--cell"),
     "weights for two cells": (rnn_complete, ["--weights", "some.safetensors"], "is for one cell"),
-    "weights that are not there": (rnn_complete, ["--cell", "gru", "--weights", "no.safetensors"], "no such file"),
+    "a missing file of weights": (rnn_complete, ["--cell", "gru", "--weights", "no.safetensors"], "no such file"),
     "a size that is no multiple of four": (
         conv_autoencoder,
         ["--data", "faces", "--size", "30", "32"],
@@ -292,21 +318,21 @@ BAD = {
     ),
     "two channels": (conv_autoencoder, ["--data", "faces", "--channels", "2"], "channels"),
     "one file of weights for two networks": (dcgan_digits, ["--weights", "one.safetensors"], "--weights"),
-    "a class that is not there": (vae_mnist, ["--data", "digits", "--morph", "4", "12"], "--morph 12"),
+    "a missing class": (vae_mnist, ["--data", "digits", "--morph", "4", "12"], "--morph 12"),
     "a path of one class": (vae_mnist, ["--data", "digits", "--morph", "4"], "name two classes or more"),
-    "no run to morph in": (vae_mnist, ["--data", "digits", "--morph", "4", "5"], "no run there"),
-    "no run to test": (vae_mnist, ["--data", "digits", "--test"], "no run there"),
-    "no run to sample from": (dcgan_mnist, ["--sample", "4"], "no run there"),
-    "more samples a batch than there are": (dcgan_digits, ["--batch-size", "1798"], "the 1797 examples"),
+    "a morph without a run": (vae_mnist, ["--data", "digits", "--morph", "4", "5"], "no run there"),
+    "a test without a run": (vae_mnist, ["--data", "digits", "--test"], "no run there"),
+    "samples without a run": (dcgan_mnist, ["--sample", "4"], "no run there"),
+    "a batch larger than the data": (dcgan_digits, ["--batch-size", "1798"], "the 1797 examples"),
     "a batch of one for batch norm": (vae_mnist, ["--batch-size", "1"], "--batch-size 1: must be 2 or more"),
     "a batch of one for both networks": (dcgan_mnist, ["--batch-size", "1"], "--batch-size 1: must be 2 or more"),
-    "samples on a device that is not there": (dcgan_mnist, ["--sample", "4", "--device", "cpu:9"], "--device cpu:9"),
+    "samples on a missing device": (dcgan_mnist, ["--sample", "4", "--device", "cpu:9"], "--device cpu:9"),
     "a negative weight decay": (vae_mnist, ["--weight-decay", "-1"], "--weight-decay"),
 }
 
 
 @pytest.mark.parametrize("case", BAD, ids=str)
-def test_bad_input(tmp_path, monkeypatch, capsys, case):
+def test_invalid_input_is_refused(tmp_path, monkeypatch, capsys, case):
     experiment, arguments, said = BAD[case]
     status, out, err = call(monkeypatch, capsys, *arguments, "--out", str(tmp_path / "run"), experiment=experiment)
     assert (status, out) == (2, "")

@@ -1,6 +1,7 @@
 """The layers against PyTorch: values, gradients, running statistics and initialisation."""
 
 import math
+import re
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,14 +18,19 @@ from jaxgen.layers import (
     BatchNorm,
     Conv,
     ConvTranspose,
+    GroupNorm,
     Linear,
     MaxPool,
     flatten,
     in_batches,
     init_variables,
+    matmul_dtype,
     unflatten,
 )
 from jaxgen.torch_weights import from_torch, to_torch
+
+# PyTorch says so once in a process; that it copies is no concern of these tests.
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
 Arrays = dict[str, np.ndarray]
 
@@ -51,6 +57,41 @@ LAYERS = {  # ours, PyTorch's, and the shape of what both are shown
         MaxPool((3, 2), stride=(2, 1), padding=(1, 0)),
         lambda: torch.nn.MaxPool2d((3, 2), stride=(2, 1), padding=(1, 0)),
         (2, 7, 6, 3),
+    ),
+    "linear without bias": (Linear(7, use_bias=False), lambda: torch.nn.Linear(5, 7, bias=False), (4, 5)),
+    "conv without bias": (Conv(6, 3, use_bias=False), lambda: torch.nn.Conv2d(4, 6, 3, bias=False), (2, 7, 6, 4)),
+    "conv, same": (
+        Conv(5, (3, 4), padding="same", dilation=(2, 1)),
+        lambda: torch.nn.Conv2d(3, 5, (3, 4), padding="same", dilation=(2, 1)),
+        (2, 8, 7, 3),
+    ),
+    "conv, valid": (
+        Conv(5, 3, stride=2, padding="valid"),
+        lambda: torch.nn.Conv2d(3, 5, 3, stride=2, padding="valid"),
+        (2, 8, 7, 3),
+    ),
+    "conv, groups": (
+        Conv(6, 3, groups=2, padding=1),
+        lambda: torch.nn.Conv2d(4, 6, 3, groups=2, padding=1),
+        (2, 7, 6, 4),
+    ),
+    "conv, depthwise": (Conv(4, 3, groups=4), lambda: torch.nn.Conv2d(4, 4, 3, groups=4), (2, 7, 6, 4)),
+    "conv transpose, groups": (
+        ConvTranspose(6, 4, stride=2, padding=1, groups=2, use_bias=False),
+        lambda: torch.nn.ConvTranspose2d(4, 6, 4, stride=2, padding=1, groups=2, bias=False),
+        (2, 4, 3, 4),
+    ),
+    "group norm": (GroupNorm(num_groups=3), lambda: torch.nn.GroupNorm(3, 6), (2, 5, 4, 6)),
+    "group norm of vectors": (GroupNorm(num_groups=2, eps=1e-3), lambda: torch.nn.GroupNorm(2, 6, eps=1e-3), (4, 6)),
+    "lstm, every option": (
+        LSTM(6, num_layers=3, bidirectional=True),
+        lambda: torch.nn.LSTM(5, 6, num_layers=3, bidirectional=True, batch_first=True),
+        (3, 4, 5),
+    ),
+    "gru, every option": (
+        GRU(6, num_layers=2, bidirectional=True, use_bias=False),
+        lambda: torch.nn.GRU(5, 6, num_layers=2, bidirectional=True, bias=False, batch_first=True),
+        (3, 4, 5),
     ),
     "lstm": (LSTM(6), lambda: torch.nn.LSTM(5, 6, batch_first=True), (3, 8, 5)),
     "gru": (GRU(6), lambda: torch.nn.GRU(5, 6, batch_first=True), (3, 8, 5)),
@@ -102,6 +143,139 @@ def assert_equal(ours: Arrays, theirs: Arrays, tolerance: float) -> None:
     for name, tensor in theirs.items():
         assert ours[name].dtype == tensor.dtype
         np.testing.assert_allclose(ours[name], tensor, rtol=0, atol=tolerance * np.abs(tensor).max(), err_msg=name)
+
+
+RECURRENT = {"lstm": (LSTM, torch.nn.LSTM), "gru": (GRU, torch.nn.GRU)}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_initial_and_final_states_are_pytorchs(name: str, float64: None) -> None:
+    ours_, theirs_ = RECURRENT[name]
+    torch.manual_seed(0)
+    reference = theirs_(5, 6, num_layers=2, bidirectional=True, batch_first=True).double()
+    rng = np.random.default_rng(0)
+    x, *states = rng.normal(size=(3, 4, 5)), *rng.normal(size=(2 if name == "lstm" else 1, 4, 3, 6))
+    initial = tuple(states) if name == "lstm" else states[0]
+    layer = ours_(6, num_layers=2, bidirectional=True)
+    variables = variables_of(reference)
+    outputs, final = layer.apply(variables, x, initial, return_carry=True)
+    given = tuple(map(torch.tensor, states)) if name == "lstm" else torch.tensor(states[0])
+    wanted_outputs, wanted_final = reference(torch.tensor(x), given)
+    wanted = [wanted_outputs, *(wanted_final if name == "lstm" else [wanted_final])]
+    for mine, value in zip(jax.tree.leaves((outputs, final)), wanted, strict=True):
+        np.testing.assert_allclose(mine, value.detach(), rtol=1e-11, atol=1e-13)
+    again = ours_(6, num_layers=2, bidirectional=True, return_carry=True).apply(variables, x, initial)
+    jax.tree.map(np.testing.assert_array_equal, again, (outputs, final))
+    with pytest.raises(ValueError, match=r"initial_carry must be .* of shape \(4, 3, 6\) .* not \[\(4, 1, 6\)"):
+        layer.apply(variables, x, jax.tree.map(lambda state: state[:, :1], initial))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("name", [*LAYERS, "batch norm"])
+def test_layers_return_the_dtype_of_their_input(name: str, dtype: str) -> None:
+    layer, _, shape = (BatchNorm(), None, (4, 3)) if name == "batch norm" else LAYERS[name]
+    x = jnp.ones(shape)
+    variables = jax.eval_shape(layer.init, jax.random.key(0), x)
+    apply = partial(layer.apply, mutable=["batch_stats"])
+    y, moved = jax.eval_shape(apply, variables, x.astype(dtype))
+    assert y.dtype == dtype
+    assert moved == {key: value for key, value in variables.items() if key == "batch_stats"}
+
+
+@pytest.mark.parametrize("name", [*LAYERS, "batch norm"])
+def test_integers_are_refused(name: str) -> None:
+    layer, _, shape = (BatchNorm(), None, (4, 3)) if name == "batch norm" else LAYERS[name]
+    variables = jax.eval_shape(layer.init, jax.random.key(0), jnp.ones(shape))
+    for apply in (layer.apply, matmul_dtype("bfloat16")(layer.apply)):
+        with pytest.raises(ValueError, match=r"floating-point inputs, not uint8 .*jaxgen\.scaled"):
+            jax.eval_shape(apply, variables, jnp.ones(shape, jnp.uint8))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_an_empty_batch_has_zero_gradients(name: str) -> None:
+    layer, make_reference, shape = LAYERS[name]
+    reference, x = make_reference(), np.zeros((0, *shape[1:]), np.float32)
+    found, wanted = ours(layer, variables_of(reference), x)[0], theirs(reference, x)
+    assert {key: value.shape for key, value in found.items()} == {key: value.shape for key, value in wanted.items()}
+    assert not any(value.any() for value in found.values())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Linear(3, True),
+        lambda: Conv(3, 16, 3),
+        lambda: ConvTranspose(3, 16, 3),
+        lambda: MaxPool(2, 2),
+        lambda: BatchNorm(64),
+        lambda: GroupNorm(2),
+        lambda: LSTM(3, 2),
+        lambda: GRU(3, 2),
+    ],
+)
+def test_options_are_keywords(make: Any) -> None:
+    with pytest.raises(TypeError, match="positional argument"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "said"),
+    [
+        (Conv(3, 3, stride=(1, 1, 1)), (1, 5, 5, 2), r"stride must be one number or two .* not \(1, 1, 1\)"),
+        (Conv(3, 3, padding=(1, 1, 1)), (1, 5, 5, 2), "padding must be one number or two"),
+        (Conv(3, 3, padding="full"), (1, 5, 5, 2), "padding must be one number or two .* not 'full'"),
+        (Conv(3, 3, dilation=(1, 1, 1)), (1, 5, 5, 2), "dilation must be one number or two"),
+        (Conv(3, 3, padding="same", stride=2), (1, 5, 5, 2), "takes a stride of 1"),
+        (Conv(3, 3, groups=2), (1, 5, 5, 4), "2 groups do not divide 3 features"),
+        (Conv(4, 3, groups=2), (1, 5, 5, 3), "2 groups do not divide 3 inputs"),
+        (Conv(4, 3), (5, 5, 3), r"takes inputs of 4 dimensions, not \(5, 5, 3\)"),
+        (Conv(4, 3), (1, 5, 5, 0), "no size but the batch may be 0"),
+        (BatchNorm(eps=-1e-5), (4, 3), "eps must not be negative"),
+        (GroupNorm(num_groups=2, eps=-1.0), (4, 4), "eps must not be negative"),
+        (GroupNorm(num_groups=2), (4, 3), r"2 groups do not divide the channels of \(4, 3\)"),
+        (LSTM(3), (2, 0, 4), "no size but the batch may be 0"),
+        (LSTM(0), (2, 3, 4), "hidden 0 must be at least 1"),
+        (GRU(3, num_layers=0), (2, 3, 4), "num_layers 0"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(layer: nn.Module, shape: tuple[int, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        layer.init(jax.random.key(0), jnp.ones(shape))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "name", "wrong"),
+    [
+        (Linear(7), (4, 5), "weight", (7, 5)),
+        (Linear(7), (4, 5), "bias", (1,)),
+        (Conv(6, 3), (2, 7, 6, 4), "weight", (6, 4, 3, 3)),
+        (Conv(6, 3), (2, 7, 6, 4), "bias", (1,)),
+        (ConvTranspose(6, 3), (2, 7, 6, 4), "weight", (4, 6, 3, 3)),
+        (BatchNorm(), (4, 3), "weight", (1,)),
+        (BatchNorm(), (4, 3), "running_mean", (1,)),
+        (GroupNorm(num_groups=1), (4, 3), "bias", (1,)),
+        (LSTM(3), (2, 3, 4), "bias_hh_l0", (1,)),
+        (GRU(3, num_layers=2), (2, 3, 4), "weight_ih_l1", (9, 3)),
+    ],
+)
+def test_parameters_of_another_shape_are_refused(
+    layer: nn.Module, shape: tuple[int, ...], name: str, wrong: tuple[int, ...]
+) -> None:
+    """In PyTorch's layout, or of one number that would be broadcast; the error names both shapes."""
+    variables = layer.init(jax.random.key(0), jnp.ones(shape))
+    collection = "batch_stats" if name.startswith("running") else "params"
+    right = variables[collection][name].shape
+    spoilt = {**variables, collection: {**variables[collection], name: jnp.ones(wrong)}}
+    with pytest.raises(ValueError, match=re.escape(f"{name} must have shape {right}") + ".*" + re.escape(str(wrong))):
+        layer.apply(spoilt, jnp.ones(shape))
+
+
+@pytest.mark.parametrize("deviation", [1.0, 1e14, 1e16, 1e18])
+def test_batch_norms_gradient_at_large_deviations(deviation: float) -> None:
+    x = (deviation * np.random.default_rng(0).normal(size=(16, 3))).astype(np.float32)
+    reference = torch.nn.BatchNorm1d(3)
+    found, _ = ours(BatchNorm(), variables_of(reference), x, True)
+    assert_equal(found, theirs(reference, x), 1e-5)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -280,7 +454,7 @@ def test_a_module_that_cannot_be_hashed_is_initialised() -> None:
 
 
 @pytest.mark.parametrize(("count", "seen"), [(7, [3, 1]), (6, [3]), (2, [2])])
-def test_batches_are_seen_as_what_they_are(count, seen):
+def test_in_batches_calls_the_function_with_whole_batches(count, seen):
     """A whole batch, traced once, and what is left; not single examples under `vmap`."""
     sizes = []
 

@@ -1,5 +1,7 @@
 """The losses against PyTorch's, and where they are meant to be better."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,3 +128,25 @@ def test_gaussian_kl_is_the_divergence_from_the_standard_normal(float64: None) -
     divergence = torch.distributions.kl_divergence(encoded, torch.distributions.Normal(0.0, 1.0)).sum()
     assert losses.gaussian_kl(mean, log_variance) == pytest.approx(float(divergence), rel=1e-13)
     assert losses.gaussian_kl(jnp.zeros(3), jnp.zeros(3)) == 0
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.binary_cross_entropy,
+        losses.mean_squared_error,
+        losses.bernoulli_cross_entropy,
+        losses.gaussian_kl,
+    ],
+)
+@pytest.mark.parametrize(("first", "second"), [((4, 1), (4,)), ((4,), (4, 1)), ((2, 3), (1, 3)), ((3,), (1,))])
+def test_shapes_that_differ_are_refused(loss, first: tuple[int, ...], second: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{loss.__name__}: shapes {first} and {second} differ")):
+        loss(jnp.full(first, 0.5), jnp.full(second, 0.5))
+
+
+@pytest.mark.parametrize("target", [0.25, np.float32(0.25), jnp.array(0.25)])
+def test_a_target_may_be_one_number(target: float | jax.Array) -> None:
+    x = jnp.array([0.1, 0.5, 0.9])
+    for loss in (losses.binary_cross_entropy, losses.mean_squared_error, losses.bernoulli_cross_entropy):
+        assert loss(x, target) == loss(x, jnp.full(3, 0.25))

@@ -58,3 +58,34 @@ def test_on_a_gpu_they_are_the_librarys(name):
     noise = jax.eval_shape(lambda: recipe.noise(jax.random.key(0), BATCH))
     exported = jax.export.export(jax.jit(recipe.update), platforms=["cuda"])(state, batch, noise)
     assert exported.mlir_module().count("stablehlo.convolution(") == CONVOLUTIONS[name]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        dcgan.DigitsGenerator(),
+        dcgan.DigitsDiscriminator(),
+        dcgan.MnistGenerator(),
+        dcgan.MnistDiscriminator(),
+        vae.ConvVAE(),
+        autoencoder.ConvAutoencoder(),
+        completion.RowCompleter("lstm", hidden=8),
+        completion.RowCompleter("gru", hidden=8),
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_every_network_is_exported_with_a_symbolic_batch(module):
+    shape = (28, 56) if isinstance(module, completion.RowCompleter) else module.input_shape
+    variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *shape)))
+    batch = jax.export.symbolic_shape(f"b, {', '.join(map(str, shape))}")
+    images = jax.ShapeDtypeStruct(batch, jnp.float32)
+    exported = jax.export.export(jax.jit(module.apply), platforms=["cpu", "cuda"])(variables, images)
+    for output in jax.tree.leaves(exported.out_avals):
+        assert str(output.shape[0]) == "b"
+    weights = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1).astype(leaf.dtype), variables)
+    for size in (1, 3):
+        x = jax.random.uniform(jax.random.key(size), (size, *shape))
+        for ours, plain in zip(
+            *(map(jax.tree.leaves, (exported.call(weights, x), module.apply(weights, x)))), strict=True
+        ):
+            assert jnp.allclose(ours, plain, rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Devices that share every batch: the same training as on one, to rounding."""
+"""Data parallelism: training on several devices equals training on one, up to rounding."""
 
 import chex
 import flax.linen as nn
@@ -18,11 +18,11 @@ from jaxgen.training import Recipe, Source
 from tests.support import tiny
 
 BATCH = 4
-SIZE = 2 * BATCH + 3  # the last batch is one that no two devices can share
+SIZE = 2 * BATCH + 3  # the last batch cannot be divided between two devices
 
 
 class SmallVAE(nn.Module):
-    """What `vae.recipe` asks of a module: `ConvVAE` takes XLA half a minute in float64."""
+    """A small module for `vae.recipe`: compiling `ConvVAE` in float64 takes half a minute."""
 
     input_shape = (4, 4, 1)
     latent = 2
@@ -53,29 +53,29 @@ def recipe_and_source(name: str) -> tuple[Recipe, Source]:
     return make(), training.as_source(images / 255)
 
 
-def in_float64(tree):
+def as_float64(tree):
     return jax.tree.map(lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
 @pytest.mark.parametrize(("name", "count"), [("dcgan_digits", 4), *((name, 2) for name in list(RECIPES)[1:])])
-def test_several_devices_train_as_one(name, count, float64):
+def test_several_devices_equal_one(name, count, float64):
     recipe, source = recipe_and_source(name)
     normalised = name in ("dcgan_mnist", "vae")
     of_each = source.batch
-    source = source._replace(batch=lambda arrays, rows: in_float64(of_each(arrays, rows)))
-    start = in_float64(recipe.init(jax.random.key(0)))
+    source = source._replace(batch=lambda arrays, rows: as_float64(of_each(arrays, rows)))
+    start = as_float64(recipe.init(jax.random.key(0)))
     (one, of_one), (several, of_several) = (
         jaxgen.fit(recipe, start, source, epochs=1, batch_size=BATCH, key=jax.random.key(1), devices=devices)
         for devices in ((), jax.devices()[:count])
     )
-    # Before a batch norm a bias has a gradient of nothing but rounding, which Adam makes steps of.
+    # The gradient of a bias before a batch norm is rounding error alone, which Adam scales to full steps.
     chex.assert_trees_all_close(one, several, rtol=0, atol=1e-7 if normalised else 1e-13)
     for metric, values in of_one.items():
         np.testing.assert_allclose(of_several[metric], values, rtol=1e-10 if normalised else 1e-13)
 
 
-def test_each_device_does_its_share_of_the_work():
-    """A share, not the whole: no product has a batch's rows, and the devices meet once for each gradient."""
+def test_each_device_computes_its_shard_only():
+    """No operation has a whole batch, and there is one all-reduce for each gradient."""
     recipe, source = recipe_and_source("conv_autoencoder")
     devices = tuple(jax.devices()[:2])
     carry = training.begin(recipe, source, recipe.init(jax.random.key(0)), BATCH)
@@ -103,7 +103,7 @@ def test_a_step_is_traced_once_for_each_batch_shape_on_two_devices():
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_fit_compiles_a_loop_for_each_batch_shape_and_nothing_the_next_time(count):
+def test_fit_compiles_once_for_each_batch_shape(count):
     events = []
 
     def listen(event, _, fun_name="", **__):
@@ -111,7 +111,7 @@ def test_fit_compiles_a_loop_for_each_batch_shape_and_nothing_the_next_time(coun
             events.append(fun_name)
 
     def fit():
-        recipe = tiny.recipe(tiny.Config())  # made anew, as in every `main`
+        recipe = tiny.recipe(tiny.Config())  # a new one each time, as in every `main`
         return jaxgen.fit(
             recipe, recipe.init(jax.random.key(0)), tiny.points(),
             epochs=3, batch_size=BATCH, key=jax.random.key(1), devices=devices,
@@ -132,7 +132,7 @@ def test_fit_compiles_a_loop_for_each_batch_shape_and_nothing_the_next_time(coun
     assert {leaf.device for leaf in jax.tree.leaves(trained)} == {[*devices, jax.devices()[0]][0]}
 
 
-def test_every_cut_gives_the_same_bits_on_two_devices():
+def test_slice_length_does_not_change_the_result_on_two_devices():
     recipe, source = tiny.recipe(tiny.Config()), training.as_source(tiny.points())
 
     def train(longest):
@@ -146,7 +146,7 @@ def test_every_cut_gives_the_same_bits_on_two_devices():
     assert of_whole == of_cut
 
 
-def test_a_recipe_that_forgets_to_take_the_mean_is_refused():
+def test_recipe_without_mean_over_shards_is_refused():
     recipe, source = tiny.recipe(tiny.Config()), training.as_source(tiny.points())
 
     def update(state, batch, noise):
@@ -159,7 +159,7 @@ def test_a_recipe_that_forgets_to_take_the_mean_is_refused():
         )  # fmt: skip
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_refused():
+def test_uneven_batch_size_is_refused():
     recipe, source = tiny.recipe(tiny.Config()), training.as_source(tiny.points())
     with pytest.raises(InputError, match="4 devices cannot share it evenly"):
         jaxgen.fit(
@@ -168,7 +168,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused():
         )  # fmt: skip
 
 
-def test_the_data_is_there_once_for_all_devices_of_the_cpu():
+def test_cpu_devices_share_one_copy_of_the_data():
     images = jnp.asarray(np.zeros((100, 32, 32, 3), np.uint8))
     shown = parallel.replicate_constant(jax.devices(), images)
     places = {shard.data.unsafe_buffer_pointer() for shard in shown.addressable_shards}
@@ -179,7 +179,7 @@ def test_the_data_is_there_once_for_all_devices_of_the_cpu():
     ("experiment", "by_default"),
     [(dcgan_digits, 2), (conv_autoencoder, 2), (rnn_complete, 2), (dcgan_mnist, 1), (vae_mnist, 1)],
 )
-def test_how_many_devices_share_a_batch(experiment, by_default):
+def test_number_of_devices(experiment, by_default):
     config = experiment.Config(batch_size=20)
 
     def devices(**changes):

@@ -39,10 +39,43 @@ def test_equals_pytorch(shape, window, options, kind):
     np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-6, atol=1e-6)
 
 
-def test_what_is_no_number_is_passed_on():
+@pytest.mark.parametrize(
+    ("window", "options"),
+    [((2, 2), {"padding": (1, 1)}), ((3, 3), {"stride": (2, 2), "padding": (1, 1)}), ((2, 2), {"stride": (1, 1)})],
+)
+def test_a_window_of_minus_infinity_keeps_its_gradient(window, options):
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 2)).astype(np.float32)
+    x[0, :3, :3] = x[1, -2:, -2:] = -np.inf
+    ours, theirs = both(x, window, options)
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": (1, 1), "padding": (1, 1)}])
+def test_an_empty_batch_has_an_empty_gradient(options):
+    ours, theirs = both(np.zeros((0, 4, 4, 3), np.float32), (2, 2), options)
+    assert [a.shape for a in ours] == [b.shape for b in theirs]
+
+
+def test_nan_propagates():
     x = np.ones((1, 4, 4, 1), np.float32)
     x[0, 1, 2, 0] = np.nan
     np.testing.assert_array_equal(np.isnan(max_pool(jnp.asarray(x)))[0, :, :, 0], [[False, True], [False, False]])
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "said"),
+    [
+        (np.zeros((1, 4, 4, 1), np.uint8), {}, r"floating-point images .* not uint8 \(1, 4, 4, 1\)"),
+        (np.zeros((4, 4, 1), np.float32), {}, r"not float32 \(4, 4, 1\)"),
+        (np.zeros((1, 4, 4, 0), np.float32), {}, r"not float32 \(1, 4, 4, 0\)"),
+        (np.zeros((1, 4, 4, 1), np.float32), {"stride": (1, 1, 1)}, r"stride must be two .* not \(1, 1, 1\)"),
+        (np.zeros((1, 4, 4, 1), np.float32), {"stride": (0, 1)}, "stride must be two"),
+    ],
+)
+def test_arguments_that_do_not_match_are_refused(x, options, said):
+    with pytest.raises(ValueError, match=said):
+        max_pool(x, **options)
 
 
 def test_a_window_that_does_not_fit_is_refused():

@@ -86,7 +86,7 @@ def in_torch(
 @pytest.mark.parametrize("last_only", [False, True], ids=["every step", "last step"])
 @every_shape
 @every_cell
-def test_values_and_gradients_are_pytorch_s_in_float64(cell: Cell, shape: Shape, last_only: bool) -> None:
+def test_values_and_gradients_equal_pytorch_in_float64(cell: Cell, shape: Shape, last_only: bool) -> None:
     args, d_outputs = arguments(cell, shape), cotangent(shape, last_only)
     for ours, theirs in zip(
         in_jax(cell, args, d_outputs, np.float64), in_torch(cell, args, d_outputs, np.float64), strict=True
@@ -97,7 +97,7 @@ def test_values_and_gradients_are_pytorch_s_in_float64(cell: Cell, shape: Shape,
 
 @every_shape
 @every_cell
-def test_values_and_gradients_are_pytorch_s_in_float32(cell: Cell, shape: Shape) -> None:
+def test_values_and_gradients_equal_pytorch_in_float32(cell: Cell, shape: Shape) -> None:
     args, d_outputs = arguments(cell, shape), cotangent(shape)
     with jax.default_matmul_precision("highest"):
         results = in_jax(cell, args, d_outputs, np.float32)
@@ -120,7 +120,7 @@ def test_the_biases_of_a_gru_are_two_because_of_gate_n() -> None:
 
 @pytest.mark.usefixtures("float64")
 @every_cell
-def test_many_models_at_once_are_each_alone(cell: Cell) -> None:
+def test_vmap_over_weights_equals_a_loop(cell: Cell) -> None:
     shape, models = Shape(3, 4, 2, 5), 3
     x, *_ = arguments(cell, shape)
     weights = [
@@ -186,7 +186,7 @@ def test_gates_keep_their_tails(cell: Cell, dtype: str) -> None:
 
 @pytest.mark.usefixtures("float64")
 @every_cell
-def test_an_initial_and_a_final_state_are_pytorch_s(cell: Cell) -> None:
+def test_initial_and_final_states_equal_pytorch(cell: Cell) -> None:
     """Values, and the gradients by every argument of a function of the outputs and of the final state."""
     shape, states = Shape(3, 5, 4, 6), cell.gates - 2  # (h, c) or h
     args, rng = arguments(cell, shape), np.random.default_rng(2)

@@ -7,7 +7,7 @@ import pytest
 
 from jaxgen import selfcheck
 from jaxgen.errors import InputError
-from tests.test_run import call
+from tests.test_runs import call
 
 
 def max_pool_case() -> selfcheck.Case:
@@ -51,7 +51,7 @@ def test_a_wrong_result_is_refused_and_named(tmp_path, monkeypatch, capsys, what
     assert not (tmp_path / "run").exists()
 
 
-def test_a_value_that_is_not_finite_is_wrong(monkeypatch):
+def test_nan_is_refused(monkeypatch):
     case = max_pool_case()
     monkeypatch.setattr(selfcheck, "cases", lambda: [case._replace(ours=lambda x: case.ours(x) * jnp.nan)])
     with pytest.raises(InputError, match="computes wrongly"):

@@ -1,4 +1,4 @@
-"""The loop: one trace, any cut, any number of models, and randomness that follows from (key, epoch, step)."""
+"""The training loop: one trace, any division into slices, vmap, and randomness that depends on (key, epoch, step)."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from jaxgen import training
 from jaxgen.models import dcgan
 from jaxgen.training import Carry, Epoch, Recipe, Source, descend
 
-SIZE, BATCH = 22, 4  # five whole batches and one of two
+SIZE, BATCH = 22, 4  # five full batches and one of two
 
 
 class LineState(NamedTuple):
@@ -23,7 +23,7 @@ class LineState(NamedTuple):
 
 
 def line_recipe(learning_rate=0.1, smallest_batch: int | None = 1) -> Recipe:
-    """The smallest recipe there is: fit a mean, with noise in every step."""
+    """A minimal recipe: fit a mean, with noise in every step."""
     optimizer = optax.adam(learning_rate)
 
     def init(key, weights=None):
@@ -64,7 +64,7 @@ def same_bits(one, other) -> bool:
 
 
 def train(recipe, data, *, epochs=3, seed=1, start=None, **options):
-    """Every slice's (epoch, step, carry on the host, metrics)."""
+    """All slices, with the carry on the host."""
     loop = training.Loop(recipe, data, BATCH)
     carry = start.carry if start else loop.begin(recipe.init(jax.random.key(0)))
     position = {"epoch": start.epoch, "step": start.step} if start else {}
@@ -86,7 +86,7 @@ def test_a_step_is_traced_once_for_each_batch_shape():
     assert sorted(shapes) == [2, BATCH]
 
 
-def test_slices_of_any_length_equal_one(monkeypatch):
+def test_slice_length_does_not_change_the_result(monkeypatch):
     recipe, data = line_recipe(), source()
     whole = train(recipe, data, seconds=1e9)
     single = train(recipe, data, seconds=0)
@@ -95,7 +95,7 @@ def test_slices_of_any_length_equal_one(monkeypatch):
     assert [piece.metrics for piece in whole if piece.metrics] == [piece.metrics for piece in single if piece.metrics]
 
 
-def test_any_cut_of_advance_gives_the_same_bits():
+def test_dividing_advance_is_bitwise_reproducible():
     recipe, data = dcgan.digits_recipe(), training.as_source(images(28))
     loop = training.advance(recipe, data, BATCH)
     epoch = Epoch(jnp.arange(28, dtype=jnp.int32), jax.random.key(5), 0)
@@ -109,7 +109,7 @@ def test_any_cut_of_advance_gives_the_same_bits():
     assert same_bits(ends[0], ends[2])
 
 
-def test_going_on_from_any_step_equals_going_through():
+def test_continuing_from_any_step_is_bitwise_reproducible():
     recipe, data = line_recipe(), source()
     through = train(recipe, data, seconds=0)
     for cut in through[:-1]:
@@ -118,7 +118,7 @@ def test_going_on_from_any_step_equals_going_through():
         assert rest[-1].metrics == through[-1].metrics
 
 
-def test_every_example_is_seen_once_an_epoch_in_another_order():
+def test_every_epoch_visits_every_example_once_in_a_new_order():
     seen = []
 
     def watch(state, batch, noise):
@@ -135,14 +135,14 @@ def test_every_example_is_seen_once_an_epoch_in_another_order():
 
 
 @pytest.mark.parametrize(("smallest", "steps"), [(1, 6), (2, 6), (3, 5), (None, 5)])
-def test_the_last_smaller_batch_is_the_recipes_choice(smallest, steps):
+def test_smallest_batch_decides_on_the_last_batch(smallest, steps):
     recipe = line_recipe(smallest_batch=smallest)
     assert training.steps_per_epoch(recipe, source(), BATCH) == steps
     last = train(recipe, source(), epochs=1)[-1]
     assert last.carry.state.optimizer[0].count == steps
 
 
-def test_three_seeds_at_once_are_each_seeds_own_run(float64):
+def test_vmap_over_seeds_equals_separate_runs(float64):
     recipe, data = dcgan.digits_recipe(), training.as_source(images(20, np.float64))
     loop = training.advance(recipe, data, BATCH)
 
@@ -164,7 +164,7 @@ def test_three_seeds_at_once_are_each_seeds_own_run(float64):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
-def test_many_learning_rates_at_once():
+def test_vmap_over_learning_rates():
     data = source()
 
     def trained(rate):
@@ -179,8 +179,8 @@ def test_many_learning_rates_at_once():
     assert not np.allclose(together[0], together[1])
 
 
-def test_a_staged_piece_of_the_data_is_the_same_training():
-    """Data that does not fit comes in pieces: the rows count within the piece, the steps go on."""
+def test_training_on_staged_parts_of_the_data_is_bitwise_reproducible():
+    """Data that does not fit on the device comes in parts; `rows` are indices within a part, steps are counted on."""
     recipe, data = line_recipe(), source()
     loop = training.advance(recipe, data, BATCH)
     start = recipe.init(jax.random.key(0))
@@ -191,7 +191,7 @@ def test_a_staged_piece_of_the_data_is_the_same_training():
     assert same_bits(carry, through)
 
 
-def test_a_value_that_is_not_finite_is_found_at_its_step():
+def test_non_finite_metric_is_recorded_with_its_step():
     recipe = line_recipe()
     points = rows().astype(np.float32)
     points[13] = np.nan
@@ -204,7 +204,7 @@ def test_a_value_that_is_not_finite_is_found_at_its_step():
         jaxgen.fit(recipe, recipe.init(jax.random.key(0)), points, epochs=1, batch_size=BATCH, key=jax.random.key(0))
 
 
-def test_a_parameter_that_is_not_finite_is_found_in_its_slice():
+def test_non_finite_parameter_is_recorded():
     recipe = line_recipe()
 
     def overflow(state, batch, noise):
@@ -218,7 +218,7 @@ def test_a_parameter_that_is_not_finite_is_found_in_its_slice():
     assert carry.bad_step == 0
 
 
-def test_fit_learns_and_leaves_the_callers_state_alone():
+def test_fit_learns_and_does_not_change_its_argument():
     recipe = line_recipe()
     state = recipe.init(jax.random.key(0))
     before = np.array(state.params)
@@ -231,14 +231,14 @@ def test_fit_learns_and_leaves_the_callers_state_alone():
     np.testing.assert_allclose(trained.params, rows().mean(0), atol=0.3)
 
 
-def test_the_same_key_is_the_same_training_and_another_is_not():
+def test_key_determines_the_training():
     recipe = line_recipe()
     ends = [train(recipe, source(), seed=seed)[-1].carry for seed in (1, 1, 2)]
     assert same_bits(ends[0], ends[1])
     assert not same_bits(ends[0], ends[2])
 
 
-def test_no_key_is_used_twice():
+def test_no_key_is_reused():
     with jax.debug_key_reuse(True):
         recipe = dcgan.digits_recipe()
         state = recipe.init(jax.random.key(0))
@@ -246,7 +246,7 @@ def test_no_key_is_used_twice():
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, SIZE + 1])
-def test_a_batch_that_does_not_fit_is_refused(batch_size):
+def test_batch_size_out_of_range_is_refused(batch_size):
     recipe = line_recipe()
     with pytest.raises(jaxgen.InputError, match=f"batch size {batch_size}: must be from 1 to the {SIZE} examples"):
         jaxgen.fit(
@@ -255,7 +255,7 @@ def test_a_batch_that_does_not_fit_is_refused(batch_size):
         )  # fmt: skip
 
 
-def test_bytes_are_not_taken_for_values():
+def test_unscaled_bytes_are_refused():
     with pytest.raises(jaxgen.InputError, match=r"uint8.*jaxgen\.scaled"):
         training.as_source(np.zeros((4, 8, 8, 1), np.uint8))
 
@@ -266,5 +266,5 @@ def test_scaled_source():
     np.testing.assert_array_equal(source.batch(source.arrays, jnp.array([2, 0, 1])).ravel(), [1, -1, 0])
 
 
-def test_carry_is_what_a_checkpoint_holds():
+def test_carry_fields():
     assert Carry._fields == ("state", "sums", "bad_step")

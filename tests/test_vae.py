@@ -196,3 +196,13 @@ def test_a_last_batch_of_one_is_dropped() -> None:
     recipe = vae.recipe()
     sizes = [steps_per_epoch(recipe, as_source(np.zeros((count, 32, 32, 1), np.float32)), 3) for count in (6, 7, 8)]
     assert sizes == [2, 2, 3]
+
+
+def test_images_of_another_kind_are_refused(trained: torch_recipes.ConvVAE) -> None:
+    variables = variables_of(MODULE, trained)
+    with pytest.raises(ValueError, match=r"ConvVAE: takes floating-point inputs, not uint8 .*jaxgen\.scaled"):
+        vae.encode(MODULE, variables, (255 * IMAGES).astype(np.uint8))
+    with pytest.raises(ValueError, match=r"\(batch, 32, 32, 1\), not \(6, 28, 28, 1\)"):
+        vae.encode(MODULE, variables, IMAGES[:, 2:30, 2:30])
+    with pytest.raises(ValueError, match=r"ConvVAE.decode: .* \(batch, 2\), not \(4, 3\)"):
+        vae.decode(MODULE, variables, np.zeros((4, 3), np.float32))

@@ -1,18 +1,18 @@
-"""python -m tests.torture [WHAT …] [--times N]: what CI has no time for.
+"""python -m tests.torture [CHECK …] [--times N]: checks that take too long for CI.
 
-kill        SIGKILL at random instants of short runs that save often, until N of them have struck. After each: every
-            checkpoint that the log acknowledges and that should still be kept is whole, and none that counts is
-            damaged. A run that comes to its end is compared with the one that nothing disturbed, bit for bit.
-term        the same with SIGTERM, whose exit status and time are looked at too.
-damage      N random bit flips, cuts and deletions in the files of a checkpoint: each is found, and the one before it
-            is taken.
-disk        runs on file systems of 0.1 to 1 MB (as root only: they are mounted): each ends with one line and status 1,
-            and goes on to the same result when there is room.
-repeat      every recipe twice in a row in processes of its own, on all cores, N steps: equal to the last bit.
-fuzz        N seconds of random changes to the files that the readers read: IDX, CIFAR, safetensors, .pth, a run's
-            configuration. Nothing but our own error, one line, may come of it.
+kill        Sends SIGKILL at random times to short runs that save often, until N runs were hit. After each, every
+            checkpoint that the log lists and that should still be kept must be complete, and none may be damaged. A run
+            that finishes must equal an undisturbed one bit for bit.
+term        The same with SIGTERM; also checks the exit status and the time to stop.
+damage      N random bit flips, truncations and deletions in the files of a checkpoint: each must be detected, and the
+            previous checkpoint used.
+disk        N runs on file systems of 0.1 to 1 MB (needs root to mount them): each must end with one line and status 1,
+            and resume to the same result once there is space.
+repeat      Trains every recipe for N steps in two processes, on all cores: the results must be equal bit for bit.
+fuzz        N seconds of random changes to files that jaxgen reads: IDX, CIFAR, safetensors, .pth and a run's
+            configuration. Each must be read or raise an InputError.
 
-Without names, all of them. It prints a line for each, and ends with status 1 if anything was found.
+Without names, it runs all checks. It prints one line for each, and exits with status 1 if there were problems.
 """
 
 import argparse
@@ -36,17 +36,17 @@ KEEP = 3
 
 
 def tiny_run(folder: Path) -> None:
-    """The smallest experiment, saving after every epoch; gone on with where it has begun."""
+    """Run the smallest experiment, which saves after every epoch, or resume it."""
     from jaxgen.runs import command
     from tests.support import tiny
 
-    begun = (folder / "config.json").exists()
-    sys.argv = ["tiny", "--out", str(folder), "--epochs", str(EPOCHS), *(["--resume"] if begun else [])]
+    exists = (folder / "config.json").exists()
+    sys.argv = ["tiny", "--out", str(folder), "--epochs", str(EPOCHS), *(["--resume"] if exists else [])]
     command(tiny.main, tiny.Config)
 
 
-def in_a_fork(act: Callable[[], None], log: Path) -> int:
-    """Start `act` in a process of its own, which has all modules already; its output goes into a file."""
+def fork(function: Callable[[], None], log: Path) -> int:
+    """Call a function in a forked process, which has imported all modules already; its output goes to a file."""
     child = os.fork()
     if child:
         return child
@@ -55,10 +55,10 @@ def in_a_fork(act: Callable[[], None], log: Path) -> int:
         with log.open("a") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        act()
+        function()
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-    except BaseException:  # whatever it is, it is to be seen in the log
+    except BaseException:  # shown in the log, whatever it is
         import traceback
 
         traceback.print_exc()
@@ -69,58 +69,58 @@ def in_a_fork(act: Callable[[], None], log: Path) -> int:
 
 
 def wait(child: int) -> int:
-    """The exit status; minus the signal that ended it."""
+    """The exit status, or minus the number of the signal that ended the process."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def problems_of(folder: Path) -> list[str]:
-    """What is wrong with the checkpoints of a run that was cut off."""
-    from jaxgen import checkpoint
+    """The problems of the checkpoints of an interrupted run."""
+    from jaxgen.runs import checkpoint
     from jaxgen.runs.log import lines
 
-    found = []
+    problems = []
     acknowledged = sorted({line["name"] for line in lines(folder / "events.jsonl") if line["event"] == "checkpoint"})
     there = {path.name: path for path in checkpoint.numbered(folder / "checkpoints")}
     for name in acknowledged:
         if name not in there and sum(other > name for other in there) < KEEP:
-            found += [f"checkpoint {name} was acknowledged and is not there"]
+            problems += [f"checkpoint {name} is in the log but missing"]
     for path in there.values():
         try:
             checkpoint.verify(path)
         except checkpoint.DamagedError as error:
-            found.append(str(error))
-    return found
+            problems.append(str(error))
+    return problems
 
 
-def strike(times: int, number: signal.Signals, work: Path) -> tuple[str, list[str]]:
-    """Signal `number` at `times` random instants of runs."""
-    from tests.test_run import contents
+def send_signals(times: int, number: signal.Signals, work: Path) -> tuple[str, list[str]]:
+    """Send a signal to runs at random times, until `times` of them were hit."""
+    from tests.test_runs import contents
 
     problems: list[str] = []
     log = work / "log"
     undisturbed = work / "undisturbed"
-    assert wait(in_a_fork(partial(tiny_run, undisturbed), log)) == 0, log.read_text()
-    began = time.perf_counter()
-    assert wait(in_a_fork(partial(tiny_run, work / "again"), log)) == 0
-    length = time.perf_counter() - began  # with everything compiled, as in all that follow
-    wanted = contents(undisturbed)
-    struck = finished = 0
+    assert wait(fork(partial(tiny_run, undisturbed), log)) == 0, log.read_text()
+    start = time.perf_counter()
+    assert wait(fork(partial(tiny_run, work / "again"), log)) == 0
+    length = time.perf_counter() - start  # with everything compiled, as in all following runs
+    expected = contents(undisturbed)
+    hit = finished = 0
     slowest = 0.0
     folder = work / "run0"
-    while struck < times:
-        child = in_a_fork(partial(tiny_run, folder), log)
+    while hit < times:
+        child = fork(partial(tiny_run, folder), log)
         time.sleep(random.uniform(0, length))
         sent = time.perf_counter()
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
         status = wait(child)
-        if status == 0:  # it was at its end already
+        if status == 0:  # it had finished before the signal
             finished += 1
-            if contents(folder) != wanted:
-                problems.append(f"{folder} ended otherwise than undisturbed")
+            if contents(folder) != expected:
+                problems.append(f"{folder} differs from the undisturbed run")
             folder = work / f"run{finished}"
             continue
-        struck += 1
+        hit += 1
         slowest = max(slowest, time.perf_counter() - sent)
         if number == signal.SIGTERM and status not in (128 + number, -number):
             problems.append(f"exit status {status} after SIGTERM; see {log}")
@@ -129,16 +129,16 @@ def strike(times: int, number: signal.Signals, work: Path) -> tuple[str, list[st
         problems += problems_of(folder)
     if "Traceback" in log.read_text():
         problems.append(f"a traceback in {log}")
-    said = f"{struck} × {number.name}, {finished} runs came to their end, the slowest stop took {slowest:.2f} s"
-    return said, problems
+    summary = f"{hit} × {number.name}, {finished} runs finished, the slowest stop took {slowest:.2f} s"
+    return summary, problems
 
 
 def kill(times: int, work: Path) -> tuple[str, list[str]]:
-    return strike(times, signal.SIGKILL, work)
+    return send_signals(times, signal.SIGKILL, work)
 
 
 def term(times: int, work: Path) -> tuple[str, list[str]]:
-    return strike(times, signal.SIGTERM, work)
+    return send_signals(times, signal.SIGTERM, work)
 
 
 def damage(times: int, work: Path) -> tuple[str, list[str]]:
@@ -147,7 +147,7 @@ def damage(times: int, work: Path) -> tuple[str, list[str]]:
 
     problems = []
     original = work / "original"
-    assert wait(in_a_fork(partial(tiny_run, original), work / "log")) == 0
+    assert wait(fork(partial(tiny_run, original), work / "log")) == 0
     names = [path.name for path in sorted((original / "checkpoints").iterdir())]
     newest = original / "checkpoints" / names[-1]
     files = sorted(path for path in newest.rglob("*") if path.is_file())
@@ -167,46 +167,46 @@ def damage(times: int, work: Path) -> tuple[str, list[str]]:
             path.write_bytes(bytes(changed))
         found = newest_good(Layout(original))
         if found.checkpoint.name != names[-2] or [bad.name for bad, _ in found.damaged] != names[-1:]:
-            problems.append(f"{kind} in {path.relative_to(newest)}: {found.checkpoint.name} was taken")
+            problems.append(f"{kind} in {path.relative_to(newest)}: {found.checkpoint.name} was used")
         path.write_bytes(content)
     if newest_good(Layout(original)).checkpoint != newest:
-        problems.append("undamaged, it is not taken")
+        problems.append("without damage, the newest checkpoint is not used")
     return ", ".join(f"{number} × {kind}" for kind, number in kinds.items()), problems
 
 
 def disk(times: int, work: Path) -> tuple[str, list[str]]:
-    from tests.test_run import contents
+    from tests.test_runs import contents
 
     if os.geteuid() != 0:
-        return "not root: nothing was mounted", []
+        return "skipped: needs root", []
     problems, full = [], 0
     undisturbed = work / "undisturbed"
-    assert wait(in_a_fork(partial(tiny_run, undisturbed), work / "log")) == 0
+    assert wait(fork(partial(tiny_run, undisturbed), work / "log")) == 0
     for number in range(times):
-        place = work / f"disk{number}"
-        place.mkdir()
+        mount = work / f"disk{number}"
+        mount.mkdir()
         size = int(random.uniform(0.1, 1) * 2**20)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mount)], check=True)
         try:
             log = work / f"log{number}"
-            status = wait(in_a_fork(partial(tiny_run, place / "run"), log))
+            status = wait(fork(partial(tiny_run, mount / "run"), log))
             said = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
             full += status == 1
             if status not in (0, 1) or len(said) != status or "Traceback" in log.read_text():
                 problems.append(f"{size} bytes: exit status {status}; see {log}")
-            problems += problems_of(place / "run")
-            subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
-            if wait(in_a_fork(partial(tiny_run, place / "run"), log)) != 0:
-                problems.append(f"{size} bytes: it does not go on; see {log}")
-            elif contents(place / "run") != contents(undisturbed):
-                problems.append(f"{size} bytes: it goes on to another result")
+            problems += problems_of(mount / "run")
+            subprocess.run(["mount", "-o", "remount,size=64m", str(mount)], check=True)
+            if wait(fork(partial(tiny_run, mount / "run"), log)) != 0:
+                problems.append(f"{size} bytes: it does not resume; see {log}")
+            elif contents(mount / "run") != contents(undisturbed):
+                problems.append(f"{size} bytes: it resumes to another result")
         finally:
-            subprocess.run(["umount", "-l", str(place)], check=True)
+            subprocess.run(["umount", "-l", str(mount)], check=True)
     return f"{times} file systems, {full} of them full", problems
 
 
 def repeat(times: int, work: Path) -> tuple[str, list[str]]:
-    """Each recipe twice, in two processes."""
+    """Train each recipe in two processes."""
     from experiments.benchmark.cases import CASES
 
     problems = []
@@ -262,7 +262,7 @@ def fuzz(seconds: int, work: Path) -> tuple[str, list[str]]:
 
 
 def readable_files(work: Path) -> list[tuple[Path, Callable[[], object]]]:
-    """A good file for every reader, and how it is read."""
+    """A valid file for every reader, and a function that reads it."""
     import jax
     import numpy as np
     import torch
@@ -275,7 +275,7 @@ def readable_files(work: Path) -> list[tuple[Path, Callable[[], object]]]:
     from tests.support import tiny
 
     run = work / "run"
-    assert wait(in_a_fork(partial(tiny_run, run), work / "log")) == 0  # before JAX has threads
+    assert wait(fork(partial(tiny_run, run), work / "log")) == 0  # before JAX starts threads
     random_bytes = np.random.default_rng(0).integers(0, 10, 3 * 3073, np.uint8).tobytes()
     idx = {
         "images": bytes([0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5]) + random_bytes[:60],
@@ -309,12 +309,12 @@ def readable_files(work: Path) -> list[tuple[Path, Callable[[], object]]]:
 
 
 def changed(content: bytes) -> bytes:
-    """A few random changes: bits, bytes, numbers of several bytes, cuts, repetitions."""
+    """Make a few random changes: bits, bytes, integers, truncations, deletions and repetitions."""
     data = bytearray(content)
     for _ in range(random.choice([1, 1, 2, 4, 16])):
         if not data:
             break
-        # The beginnings of files say the most.
+        # The headers matter most.
         at = random.randrange(min(len(data), random.choice([16, 64, 512, len(data)])))
         kind = random.randrange(6)
         if kind == 0:
@@ -332,28 +332,28 @@ def changed(content: bytes) -> bytes:
     return bytes(data)
 
 
-TORTURES = {"kill": (kill, 1000), "term": (term, 100), "damage": (damage, 10_000), "disk": (disk, 30),
+CHECKS = {"kill": (kill, 1000), "term": (term, 100), "damage": (damage, 10_000), "disk": (disk, 30),
             "repeat": (repeat, 40), "fuzz": (fuzz, 3600)}  # fmt: skip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__.split("\n\n")[0])
-    parser.add_argument("what", nargs="*", metavar="WHAT", help=f"of {', '.join(TORTURES)}; all unless given")
-    parser.add_argument("--times", type=int, help="how often, or for how many seconds; each has its own default")
+    parser.add_argument("what", nargs="*", metavar="WHAT", help=f"of {', '.join(CHECKS)}; default: all")
+    parser.add_argument("--times", type=int, help="repetitions, or seconds for fuzz; each check has its own default")
     parser.add_argument("--seed", type=int, default=0, help="of the random choices")
     options = parser.parse_args()
-    if unknown := [what for what in options.what if what not in TORTURES]:
-        parser.error(f"there is no {unknown[0]!r}: take some of {', '.join(TORTURES)}")
+    if unknown := [what for what in options.what if what not in CHECKS]:
+        parser.error(f"unknown check {unknown[0]!r}; there are {', '.join(CHECKS)}")
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="torture-cache-")
-    import_everything()
+    import_modules()
     failed = False
-    for what in options.what or TORTURES:
-        torture, times = TORTURES[what]
+    for what in options.what or CHECKS:
+        check, times = CHECKS[what]
         random.seed(options.seed)
         work = Path(tempfile.mkdtemp(prefix=f"torture-{what}-"))
-        began = time.monotonic()
-        said, problems = torture(options.times or times, work)
-        print(f"{what}: {said}; {len(problems)} problems, {time.monotonic() - began:.0f} s", flush=True)
+        start = time.monotonic()
+        summary, problems = check(options.times or times, work)
+        print(f"{what}: {summary}; {len(problems)} problems, {time.monotonic() - start:.0f} s", flush=True)
         for problem in problems[:20]:
             print(f"  {problem}", flush=True)
         failed |= bool(problems)
@@ -362,13 +362,13 @@ def main() -> int:
     return int(failed)
 
 
-def import_everything() -> None:
-    """So that the processes that are forked need not, while no backend of JAX is started."""
+def import_modules() -> None:
+    """Import what forked processes need, without starting a backend of JAX."""
     import orbax.checkpoint  # noqa: F401
     from PIL import Image  # noqa: F401
 
     import jaxgen.runs  # noqa: F401
-    from tests import test_run  # noqa: F401
+    from tests import test_runs  # noqa: F401
     from tests.support import tiny  # noqa: F401
 
 

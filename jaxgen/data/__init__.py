@@ -4,21 +4,23 @@ import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxgen.data import arrays, cache, digits, faces, folder, originals, splits, tfds
+from jaxgen.data.arrays import GIVEN, Given
 from jaxgen.data.images import Images, Size, Target
 from jaxgen.data.report import Report
 from jaxgen.errors import InputError
 
-__all__ = ["NAMES", "Images", "about", "absolute", "check_same_shape", "load"]
+__all__ = ["GIVEN", "NAMES", "Given", "Images", "about", "absolute", "check_same_shape", "load", "load_splits"]
 
 NAMES = ("digits", "faces", *originals.COLLECTIONS, "tfds:NAME", "folder:PATH", "arrays:FILE.npz")
 
 
 def load(
-    name: str,
+    name: str | Given,
     split: str = "train",
     *,
     size: Size | None = None,
@@ -47,6 +49,7 @@ def load(
               `PATH/CLASS` or `PATH`, of which a part is held out for testing.
             - `arrays:FILE.npz`: `images`, uint8 `[N, H, W]`, `[N, H, W, 1]` or `[N, H, W, 3]`, and `labels`,
               integers `[N]` from 0, if there are any. A part is held out for testing.
+            - not a name but such arrays themselves: images, a pair of images and labels, or an `Images`.
         split: `train` or `test`.
         size: height and width to resize to, with Pillow's antialiased bilinear filter. None keeps the size.
         channels: 1 converts to gray, after resizing; 3 converts to RGB. None keeps the channels.
@@ -84,6 +87,21 @@ def absolute(name: str) -> str:
     return f"{kind}:{cache.expand_user(path, name).absolute()}"
 
 
+def load_splits(name: str | Given, **options: Any) -> tuple[Images, Images]:
+    """`load` both splits, whose images must be of one shape. `log` is told about the training images.
+
+    Args:
+        name: as `load` takes it.
+        options: as `load` takes them.
+
+    Raises:
+        InputError: as `load` does, or the splits' images differ in shape.
+    """
+    train, test = load(name, **options), load(name, "test", **(options | {"log": None}))
+    check_same_shape(train, test)
+    return train, test
+
+
 def about(name: str, train: Images, held_out: Images | None = None) -> dict[str, object]:
     """What a data set is, for a run's records: without the folders that it is in.
 
@@ -112,7 +130,13 @@ def check_same_shape(train: Images, test: Images) -> None:
         raise InputError(f"the training images are {shapes[0]}, the test images {shapes[1]}; --size makes them alike")
 
 
-def _read(name: str, split: str, target: Target, division: splits.Division, skip_bad: bool, report: Report) -> Images:
+def _read(
+    name: str | Given, split: str, target: Target, division: splits.Division, skip_bad: bool, report: Report
+) -> Images:
+    if not isinstance(name, str):
+        return arrays.from_python(name, split, target, division, report)
+    if name == GIVEN:
+        raise InputError(f"the run's data are {GIVEN}: give them again, as in main(config, data=images)")
     kind, _, path = name.partition(":")
     if name == "digits":
         return digits.read(target)

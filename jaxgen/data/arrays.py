@@ -1,6 +1,6 @@
-"""The user's own arrays, `arrays:FILE.npz`, as `np.savez` and `np.savez_compressed` write them.
+"""The user's own arrays: given in Python, or `arrays:FILE.npz`, as `np.savez` and `np.savez_compressed` write them.
 
-The file is not trusted: nothing in it is unpickled, and no memory is taken for more than it can hold.
+A file is not trusted: nothing in it is unpickled, and no memory is taken for more than it can hold.
 """
 
 import math
@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxgen.data import cache, splits
-from jaxgen.data.images import Images, Int32Array, Target, UInt8Array, fit_all
+from jaxgen.data.images import Images, Int32Array, Target, UInt8Array, fit_all, full_range
 from jaxgen.data.report import Report, summary
 from jaxgen.errors import InputError
+
+GIVEN = "arrays given in Python"  # the name of such data in a run's records
+Given = NDArray[Any] | tuple[NDArray[Any], NDArray[Any]] | Images
 
 _DEFLATE_RATIO = 1032  # the most bytes that a byte of a deflated stream can stand for
 _RULE = "images is uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]"
@@ -28,18 +31,57 @@ def read(path: str, split: str, target: Target, division: splits.Division, repor
     """The images of one split: a seeded fraction is held out for testing. Resized images are cached."""
     name = f"arrays:{path}"
     file = cache.expand_user(path, name)
-    images, labels = _load(file, name)
-    if len(images) < 2:
-        raise InputError(f"{name} holds a single image: to train and to test takes two")
-    held_out = splits.held_out([str(index).encode() for index in range(len(images))], division)
-    rows = np.array([index for index in range(len(images)) if (index in held_out) == (split == "test")])
-    classes = () if labels is None else tuple(map(str, range(int(labels.max()) + 1)))
-    chosen = np.zeros(len(rows), np.int32) if labels is None else labels[rows]
-    original = Images(images[rows], chosen, classes=classes)
+    original, held_out = _divide(_images(*_load(file, name)), name, split, division)
     fitted = _fit(original, name, file, split, target, division, report)
-    distorted = len(rows) if target.distorts(*images.shape[1:3]) else 0
-    report.inform(summary(name, split, fitted, target, distorted, len(held_out) if split == "train" else 0))
+    _inform(original, fitted, name, split, target, held_out, report)
     return fitted
+
+
+def from_python(given: Given, split: str, target: Target, division: splits.Division, report: Report) -> Images:
+    """The images of one split of arrays that are in memory, divided as those in a file are."""
+    original, held_out = _divide(_given_images(given), GIVEN, split, division)
+    if target.size not in (None, original.images.shape[1:3]):
+        original = full_range(original)
+    progress = partial(report.progress, task=f"{GIVEN}: resizing")
+    fitted = original._replace(images=fit_all(original.images, target, progress))
+    _inform(original, fitted, GIVEN, split, target, held_out, report)
+    return fitted
+
+
+def _given_images(given: Given) -> Images:
+    if isinstance(given, Images):
+        images = _checked_images(np.asarray(given.images), GIVEN)
+        return given._replace(images=images, labels=_checked_labels(np.asarray(given.labels), len(images), GIVEN))
+    if not isinstance(given, tuple | list):
+        return _images(_checked_images(np.asarray(given), GIVEN), None)
+    if len(given) != 2:
+        raise InputError(f"{GIVEN}: {len(given)} of them; give images, or images and labels")
+    images = _checked_images(np.asarray(given[0]), GIVEN)
+    return _images(images, _checked_labels(np.asarray(given[1]), len(images), GIVEN))
+
+
+def _images(images: UInt8Array, labels: Int32Array | None) -> Images:
+    if labels is None:
+        return Images(images, np.zeros(len(images), np.int32))
+    return Images(images, labels, classes=tuple(map(str, range(int(labels.max()) + 1))))
+
+
+def _divide(everything: Images, name: str, split: str, division: splits.Division) -> tuple[Images, int]:
+    """One split, and how many images are held out for testing."""
+    count = len(everything.images)
+    if count < 2:
+        raise InputError(f"{name} holds a single image: to train and to test takes two")
+    held_out = splits.held_out([str(index).encode() for index in range(count)], division)
+    rows = np.array([index for index in range(count) if (index in held_out) == (split == "test")])
+    chosen = everything._replace(images=everything.images[rows], labels=everything.labels[rows])
+    return chosen, len(held_out)
+
+
+def _inform(
+    original: Images, fitted: Images, name: str, split: str, target: Target, held_out: int, report: Report
+) -> None:
+    distorted = len(original.images) if target.distorts(*original.images.shape[1:3]) else 0
+    report.inform(summary(name, split, fitted, target, distorted, held_out if split == "train" else 0))
 
 
 def _load(file: Path, name: str) -> tuple[UInt8Array, Int32Array | None]:
@@ -49,7 +91,7 @@ def _load(file: Path, name: str) -> tuple[UInt8Array, Int32Array | None]:
             images = _member(archive, "images", size, name)
             labels = _member(archive, "labels", size, name) if "labels.npy" in archive.namelist() else None
     except FileNotFoundError:
-        raise InputError(f"{name}: there is no such file") from None
+        raise InputError(f"{name}: there is no such file; if it was moved, name its new place (--data)") from None
     except zipfile.BadZipFile as error:
         raise InputError(f"{name} is damaged, or not a file of np.savez: {error}") from error
     except (OSError, ValueError, EOFError, MemoryError, RuntimeError, NotImplementedError, zlib.error) as error:
@@ -105,7 +147,7 @@ def _checked_images(images: NDArray[Any], name: str) -> UInt8Array:
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim == 4 and images.shape[-1] not in (1, 3) and images.shape[1] in (1, 3):
-        raise InputError(f"{name}: its images have channels first, {images.shape}; save images.transpose(0, 2, 3, 1)")
+        raise InputError(f"{name}: its images have channels first, {images.shape}; take images.transpose(0, 2, 3, 1)")
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
         raise InputError(f"{name}: its images have shape {images.shape}; {_RULE}")
     return images

@@ -5,22 +5,18 @@ from importlib.metadata import version
 import numpy as np
 
 from jaxgen.data import cache
-from jaxgen.data.images import Images, Target, fit_all
+from jaxgen.data.images import Images, Target, fit_all, full_range
 
 _WHITE = 16
 
 
 def read(target: Target) -> Images:
-    """All 1,797 digits, 8×8 gray in 0..16 as scikit-learn has them; resized ones are in 0..255.
-
-    Interpolation between pixels needs more than 17 shades.
-    """
+    """All 1,797 digits, 8×8 gray in 0..16 as scikit-learn has them; resized ones are in 0..255."""
     # Importing scikit-learn takes a second, which the cache saves.
     origin = cache.fingerprint("scikit-learn", version("scikit-learn"))
     digits = cache.cached("digits", origin, _from_sklearn).images
     if target.size not in (None, digits.images.shape[1:3]):
-        scaled = (digits.images.astype(np.uint16) * 255 + _WHITE // 2) // _WHITE
-        digits = digits._replace(images=scaled.astype(np.uint8), white=255)
+        digits = full_range(digits)
     return digits._replace(images=fit_all(digits.images, target))
 
 

@@ -97,7 +97,7 @@ def _check_is_folder(root: Path, name: str) -> None:
     try:
         os.scandir(root).close()
     except FileNotFoundError:
-        raise InputError(f"{name}: there is no such folder") from None
+        raise InputError(f"{name}: there is no such folder; if it was moved, name its new place (--data)") from None
     except NotADirectoryError:
         raise InputError(f"{name} is not a folder") from None
     except (OSError, ValueError) as error:  # not permitted, too long a name, a zero byte in it

@@ -1,10 +1,13 @@
-"""A convolutional autoencoder for small colour images; its encoder and its decoder can be anybody's."""
+"""A convolutional autoencoder for small colour images, whose encoder and decoder can be replaced."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxgen.from_loss import Noise, State, recipe_from_loss
@@ -38,8 +41,10 @@ class Decoder(nn.Module):
 class ConvAutoencoder(nn.Module):
     """Images `[B, *input_shape]` -> their reconstructions.
 
-    `encoder` and `decoder` are plugs: any two modules of which the second undoes the first's change of shape, and which
-    keep nothing but parameters (no running statistics, as batch norm does).
+    Attributes:
+        encoder: Any module that keeps nothing but parameters (no running statistics, unlike batch norm).
+        decoder: Any such module that maps the encoder's output back to the shape of the images.
+        input_shape: Height, width and channels of the images.
     """
 
     encoder: nn.Module = Encoder()
@@ -50,13 +55,13 @@ class ConvAutoencoder(nn.Module):
         self.enc, self.dec = self.encoder.clone(), self.decoder.clone()  # under the names that PyTorch's weights have
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        reconstructions = self.dec(self.enc(images))
+        reconstructions: jax.Array = self.dec(self.enc(images))
         if reconstructions.shape != images.shape:
             raise ValueError(f"images {images.shape} come back as {reconstructions.shape}")
         return reconstructions
 
 
-def recipe(module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None) -> Recipe:
+def recipe(module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None) -> Recipe[State]:
     """Reconstruct images by the mean squared error.
 
     Batches are images `[B, H, W, C]` in [0, 1]. Metric: `loss`.
@@ -69,21 +74,41 @@ def recipe(module: nn.Module | None = None, optimizer: optax.GradientTransformat
         The recipe. Its `init` raises `ValueError` for a module that keeps more than parameters.
     """
     module = module or ConvAutoencoder()
+    apply: Callable[..., Any] = module.apply
 
     def loss(variables: PyTree, images: jax.Array, noise: Noise) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
-        error = mean_squared_error(module.apply(variables, images), images)
+        error = mean_squared_error(apply(variables, images), images)
         return error, ({"loss": (error, jnp.ones_like(error))}, {})
 
     return recipe_from_loss(module, optimizer or optax.adam(1e-3), loss)
 
 
 @partial(jax.jit, static_argnums=0)
-def reconstruct(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
-    """Images `[N, H, W, C]` in [0, 1] -> their reconstructions, a hundred at a time: as much as the caches hold."""
-    return in_batches(lambda batch: module.apply(variables, batch), images, 100)
+def reconstruct(module: nn.Module, variables: PyTree, images: jax.Array | np.ndarray) -> jax.Array:
+    """Reconstruct images, a hundred at a time, which fit into a processor's caches.
+
+    Args:
+        module: The autoencoder.
+        variables: Its variables.
+        images: `[N, H, W, C]` in [0, 1].
+
+    Returns:
+        `[N, H, W, C]`.
+    """
+    reconstructions: jax.Array = in_batches(lambda batch: module.apply(variables, batch), images, 100)
+    return reconstructions
 
 
 @partial(jax.jit, static_argnums=0)
-def evaluate(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
-    """The mean squared error over all pixels of images `[N, H, W, C]` in [0, 1]."""
-    return mean_squared_error(reconstruct(module, variables, images), images)
+def evaluate(module: nn.Module, variables: PyTree, images: jax.Array | np.ndarray) -> jax.Array:
+    """Compute the mean squared error of the reconstructions over all pixels.
+
+    Args:
+        module: The autoencoder.
+        variables: Its variables.
+        images: `[N, H, W, C]` in [0, 1].
+
+    Returns:
+        A scalar.
+    """
+    return mean_squared_error(reconstruct(module, variables, images), jnp.asarray(images))

@@ -1,7 +1,9 @@
-"""Completing an image from its top half: an LSTM or a GRU that reads rows and predicts the next."""
+"""Completing an image from its top half: an LSTM or a GRU that reads rows of pixels and predicts the next row."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,7 +12,7 @@ import numpy as np
 import optax
 
 from jaxgen.from_loss import Noise, State, recipe_from_loss
-from jaxgen.layers import GRU, LSTM, Linear
+from jaxgen.layers import GRU, LSTM, Linear, check_input
 from jaxgen.losses import mean_squared_error
 from jaxgen.training import Metrics, PyTree, Recipe, Source
 
@@ -20,9 +22,15 @@ CELLS: dict[str, type[LSTM] | type[GRU]] = {"lstm": LSTM, "gru": GRU}
 
 
 class RowCompleter(nn.Module):
-    """Rows `[B, T, width]` -> the row after them `[B, width]`, any T; no activation at the end."""
+    """Rows `[B, T, width]` -> the row after them `[B, width]`, for any T; no activation at the end.
 
-    cell: str = "lstm"  # or "gru"
+    Attributes:
+        cell: "lstm" or "gru".
+        hidden: Size of the state.
+        width: Pixels in a row.
+    """
+
+    cell: str = "lstm"
     hidden: int = 256
     width: int = 56
 
@@ -32,13 +40,14 @@ class RowCompleter(nn.Module):
 
     @nn.compact
     def __call__(self, rows: jax.Array) -> jax.Array:
+        check_input("RowCompleter", rows, (None, self.width))
         outputs = CELLS[self.cell](self.hidden, name="rnn")(rows)  # [B, T, hidden]
         return Linear(self.width, name="fc")(outputs[:, -1])
 
 
 def recipe(
     cell: str = "lstm", module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None
-) -> Recipe:
+) -> Recipe[State]:
     """Predict the next row of an image from the rows above it, by the mean squared error.
 
     Batches are `(windows [B, T, width], targets [B, width])`, in [0, 1]. Metric: `loss`.
@@ -52,12 +61,13 @@ def recipe(
         The recipe.
     """
     module = module or RowCompleter(cell)
+    apply: Callable[..., Any] = module.apply
 
     def loss(
         variables: PyTree, batch: tuple[jax.Array, jax.Array], noise: Noise
     ) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
         windows, targets = batch
-        error = mean_squared_error(module.apply(variables, windows), targets)
+        error = mean_squared_error(apply(variables, windows), targets)
         return error, ({"loss": (error, jnp.ones_like(error))}, {})
 
     return recipe_from_loss(module, optimizer or optax.adam(1e-3), loss)
@@ -79,25 +89,41 @@ class _Windows:
 
 
 def windows(images: jax.Array | np.ndarray, length: int, *, white: int = 255) -> Source:
-    """Every run of `length` rows in the images and the row after it, as a source; a window is an index, never a copy.
+    """Make a source of all windows of `length` consecutive rows, each with the row after it as its target.
+
+    A window is an index, never a copy. Window w is of image w // (H − length), from row w % (H − length).
 
     Args:
-        images: integers 0..`white`, `[N, H, W, 1]`. Window w is of image w // (H − length), from row w % (H − length).
-        length: rows in a window, less than H.
+        images: Integers 0..`white`, `[N, H, W, 1]`.
+        length: Rows in a window, fewer than H.
+        white: The integer that becomes 1.
+
+    Returns:
+        A source of N·(H − length) examples, `(windows [B, length, W], targets [B, W])` in [0, 1].
     """
     return Source(images, images.shape[0] * (images.shape[1] - length), _Windows(length, white))
 
 
 @partial(jax.jit, static_argnums=(0, 3))
-def complete(module: nn.Module, variables: PyTree, images: jax.Array, length: int) -> jax.Array:
-    """Keep the first `length` rows of images `[N, H, W, 1]` and predict the others, one after the other.
+def complete(module: nn.Module, variables: PyTree, images: jax.Array | np.ndarray, length: int) -> jax.Array:
+    """Keep the first `length` rows of images and predict the others, one after the other.
 
-    Each row is predicted from the `length` rows above it, from a zero state, so predictions feed on predictions; they
-    are not clipped. One call of the device for all images and rows.
+    Each row is predicted from the `length` rows above it, starting from a zero state, so later predictions depend on
+    earlier ones. They are not clipped. All images and rows are one call of the device.
+
+    Args:
+        module: The network.
+        variables: Its variables.
+        images: `[N, H, W, 1]` in [0, 1].
+        length: Rows to keep.
+
+    Returns:
+        `[N, H, W, 1]`.
     """
 
     def predict(row: jax.Array, rows: jax.Array) -> jax.Array:
         window = jax.lax.dynamic_slice_in_dim(rows, row - length, length, axis=1)
         return rows.at[:, row].set(module.apply(variables, window))
 
-    return jax.lax.fori_loop(length, images.shape[1], predict, images[..., 0])[..., None]
+    rows: jax.Array = jax.lax.fori_loop(length, images.shape[1], predict, images[..., 0])
+    return rows[..., None]

@@ -1,8 +1,8 @@
 """Two DCGANs: on MNIST, 28×28, and on scikit-learn's digits, 8×8.
 
 Radford, Metz and Chintala, "Unsupervised representation learning with deep convolutional generative adversarial
-networks", 2015 (https://arxiv.org/abs/1511.06434), as two PyTorch tutorials have it. The two differ in their networks,
-in the distribution of the latent vector and in what they call a step, which the two recipes say.
+networks", 2015 (https://arxiv.org/abs/1511.06434), as in two PyTorch tutorials. They differ in their networks, in the
+distribution of the latent vector and in what a step is; the recipes' docstrings say how.
 Discriminators return logits.
 """
 
@@ -15,7 +15,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, flatten, in_batches, init_variables, normal, unflatten
+from jaxgen.layers import (
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    Linear,
+    check_input,
+    flatten,
+    in_batches,
+    init_variables,
+    normal,
+    unflatten,
+)
 from jaxgen.losses import binary_cross_entropy
 from jaxgen.parallel import mean_over_shards, shards
 from jaxgen.training import Metrics, Recipe, descend
@@ -24,6 +35,8 @@ Variables = Any  # {"params": …} and, with batch norm, {"batch_stats": …}
 
 
 class State(NamedTuple):
+    """What training changes."""
+
     generator: Variables
     discriminator: Variables
     generator_optimizer: optax.OptState
@@ -31,14 +44,16 @@ class State(NamedTuple):
 
 
 class Noise(NamedTuple):
+    """The random numbers of one step."""
+
     z_discriminator: jax.Array  # [B, latent], for the fakes that the discriminator learns from
     z_generator: jax.Array  # [B or 2B, latent], for those that the generator learns from
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
-    """`torch.nn.LeakyReLU(0.2)`, whose gradient at 0 is the slope; `jax.nn.leaky_relu` has 1 there.
+    """Apply `torch.nn.LeakyReLU(0.2)`, whose gradient at 0 is 0.2; that of `jax.nn.leaky_relu` is 1.
 
-    It shows: where biases start at 0, the black of MNIST is exactly 0 after the first convolution.
+    This matters: while biases are 0, black pixels of MNIST are exactly 0 after the first convolution.
     """
     return jnp.where(x > 0, x, 0.2 * x)
 
@@ -53,11 +68,12 @@ class DigitsGenerator(nn.Module):
         return (self.latent,)
 
     def prior(self, key: jax.Array, count: int) -> jax.Array:
-        """`count` latent vectors `[count, latent]`, normal(0, 1)."""
+        """Draw `count` latent vectors `[count, latent]`, normal(0, 1)."""
         return jax.random.normal(key, (count, self.latent))
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
+        check_input("DigitsGenerator", z, self.input_shape)
         x = z[:, None, None, :]  # [B, 1, 1, latent]
         x = nn.relu(ConvTranspose(64, 3, name="convt_1")(x))  # [B, 3, 3, 64]
         x = nn.relu(ConvTranspose(32, 3, name="convt_2")(x))  # [B, 5, 5, 32]
@@ -71,9 +87,10 @@ class DigitsDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        check_input("DigitsDiscriminator", x, self.input_shape)
         x = leaky_relu(Conv(16, 4, name="conv_1")(x))  # [B, 5, 5, 16]
         x = leaky_relu(Conv(32, 3, name="conv_2")(x))  # [B, 3, 3, 32]
-        return Conv(1, 3, name="conv_3")(x).reshape(-1)  # [B, 1, 1, 1] -> [B]
+        return Conv(1, 3, name="conv_3")(x).reshape(x.shape[0])  # [B, 1, 1, 1] -> [B]
 
 
 dcgan_init: dict[str, Any] = {"weight_init": normal(0.02), "bias_init": nn.initializers.zeros}
@@ -89,11 +106,12 @@ class MnistGenerator(nn.Module):
         return (self.latent,)
 
     def prior(self, key: jax.Array, count: int) -> jax.Array:
-        """`count` latent vectors `[count, latent]`, uniform on [0, 1)."""
+        """Draw `count` latent vectors `[count, latent]`, uniform on [0, 1)."""
         return jax.random.uniform(key, (count, self.latent))
 
     @nn.compact
     def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
+        check_input("MnistGenerator", z, self.input_shape)
         x = Linear(1024, **dcgan_init, name="fc.0")(z)
         x = nn.relu(BatchNorm(name="fc.1")(x, train))
         x = Linear(128 * 7 * 7, **dcgan_init, name="fc.3")(x)
@@ -111,12 +129,13 @@ class MnistDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        check_input("MnistDiscriminator", x, self.input_shape)
         x = leaky_relu(Conv(64, 4, stride=2, padding=1, **dcgan_init, name="conv.0")(x))  # [B, 14, 14, 64]
         x = Conv(128, 4, stride=2, padding=1, **dcgan_init, name="conv.2")(x)
         x = leaky_relu(BatchNorm(name="conv.3")(x, train))  # [B, 7, 7, 128]
         x = Linear(1024, **dcgan_init, name="fc.0")(flatten(x))
         x = leaky_relu(BatchNorm(name="fc.1")(x, train))
-        return Linear(1, **dcgan_init, name="fc.3")(x).reshape(-1)
+        return Linear(1, **dcgan_init, name="fc.3")(x).reshape(x.shape[0])
 
 
 def digits_recipe(
@@ -124,19 +143,30 @@ def digits_recipe(
     discriminator: nn.Module | None = None,
     generator_optimizer: optax.GradientTransformation | None = None,
     discriminator_optimizer: optax.GradientTransformation | None = None,
-) -> Recipe:
-    """DCGAN on 8×8 digits: three Adam steps a step.
+) -> Recipe[State]:
+    """DCGAN on 8×8 digits, with three Adam steps in each training step.
 
     1. the discriminator on fakes: BCE(D(G(z₁)), 0);
     2. the discriminator on the real batch: BCE(D(x), 1);
     3. the generator with fresh noise of twice the batch: BCE(D(G(z₂)), 1).
 
     Each uses the networks as the step before left them. Batches are images `[B, 8, 8, 1]` in [−1, 1]. Metrics:
-    `error_fake`, `error_real` (mean BCE) and `accuracy_fake`, `accuracy_real` (share of right answers) as the
-    discriminator saw the batch in 1 and 2. The defaults are the recipe's networks and Adam at 1e-3.
+    `error_fake`, `error_real` (mean BCE) and `accuracy_fake`, `accuracy_real` (fraction of right answers) of the
+    discriminator in 1 and 2.
+
+    Args:
+        generator: `DigitsGenerator()` by default. Another one has a method `prior(key, count)`.
+        discriminator: `DigitsDiscriminator()` by default.
+        generator_optimizer: Adam with learning rate 1e-3 by default.
+        discriminator_optimizer: Adam with learning rate 1e-3 by default.
+
+    Returns:
+        The recipe. Its variables are a mapping with the keys `generator` and `discriminator`.
     """
     generator = generator or DigitsGenerator()
     discriminator = discriminator or DigitsDiscriminator()
+    generate: Callable[..., Any] = generator.apply
+    discriminate: Callable[..., Any] = discriminator.apply
     generator_optimizer = generator_optimizer or optax.adam(1e-3)
     discriminator_optimizer = discriminator_optimizer or optax.adam(1e-3)
 
@@ -145,21 +175,21 @@ def digits_recipe(
         return Noise(z[:batch_size], z[batch_size:])
 
     def discriminator_loss(params: Variables, images: jax.Array, target: float) -> tuple[jax.Array, jax.Array]:
-        logits = discriminator.apply({"params": params}, images)
+        logits: jax.Array = discriminate({"params": params}, images)
         right = (jax.nn.sigmoid(logits) < 0.5) == (target < 0.5)  # 0.5 itself counts as real
         return binary_cross_entropy(logits, target), right.sum(dtype=logits.dtype) * shards()
 
     def generator_loss(params: Variables, discriminator_params: Variables, z: jax.Array) -> jax.Array:
-        return discriminator_loss(discriminator_params, generator.apply({"params": params}, z), 1.0)[0]
+        return discriminator_loss(discriminator_params, generate({"params": params}, z), 1.0)[0]
 
     def update(state: State, batch: jax.Array, noise: Noise) -> tuple[State, Metrics]:
         g, d = state.generator["params"], state.discriminator["params"]
         learn = partial(descend, discriminator_optimizer)
-        judged = jax.value_and_grad(discriminator_loss, has_aux=True)
-        fake = generator.apply({"params": g}, noise.z_discriminator)
-        (error_fake, right_fake), gradient = mean_over_shards(judged(d, fake, 0.0))
+        loss_and_gradient = jax.value_and_grad(discriminator_loss, has_aux=True)
+        fake = generate({"params": g}, noise.z_discriminator)
+        (error_fake, right_fake), gradient = mean_over_shards(loss_and_gradient(d, fake, 0.0))
         d, d_optimizer = learn(gradient, state.discriminator_optimizer, d)
-        (error_real, right_real), gradient = mean_over_shards(judged(d, batch, 1.0))
+        (error_real, right_real), gradient = mean_over_shards(loss_and_gradient(d, batch, 1.0))
         d, d_optimizer = learn(gradient, d_optimizer, d)
         gradient = mean_over_shards(jax.grad(generator_loss)(g, d, noise.z_generator))
         g, g_optimizer = descend(generator_optimizer, gradient, state.generator_optimizer, g)
@@ -173,7 +203,7 @@ def digits_recipe(
         }
         return State({"params": g}, {"params": d}, g_optimizer, d_optimizer), metrics
 
-    init = initializer(generator, discriminator, generator_optimizer, discriminator_optimizer)
+    init = _initializer(generator, discriminator, generator_optimizer, discriminator_optimizer)
     return Recipe(init, noise, update, variables)
 
 
@@ -182,15 +212,24 @@ def mnist_recipe(
     discriminator: nn.Module | None = None,
     generator_optimizer: optax.GradientTransformation | None = None,
     discriminator_optimizer: optax.GradientTransformation | None = None,
-) -> Recipe:
-    """DCGAN on 28×28 MNIST: one Adam step of each network a step.
+) -> Recipe[State]:
+    """DCGAN on 28×28 MNIST, with one Adam step of each network in each training step.
 
     1. the discriminator: BCE(D(x), 1) + BCE(D(G(z₁)), 0), in two passes, each with its own batch's statistics;
     2. the generator with fresh noise: BCE(D(G(z₂)), 1), through the discriminator as 1 left it.
 
     All passes are in training mode: the discriminator's running statistics move three times, the generator's twice.
     Batches are images `[B, 28, 28, 1]` in [0, 1]; an epoch's last, smaller batch is dropped. Metrics:
-    `loss_discriminator`, `loss_generator`. The defaults are the recipe's networks and Adam at 2e-4 with β₁ 0.5.
+    `loss_discriminator`, `loss_generator`.
+
+    Args:
+        generator: `MnistGenerator()` by default. Another one has a method `prior(key, count)`.
+        discriminator: `MnistDiscriminator()` by default.
+        generator_optimizer: Adam with learning rate 2e-4 and β₁ 0.5 by default.
+        discriminator_optimizer: Adam with learning rate 2e-4 and β₁ 0.5 by default.
+
+    Returns:
+        The recipe. Its variables are a mapping with the keys `generator` and `discriminator`.
     """
     generator = generator or MnistGenerator()
     discriminator = discriminator or MnistDiscriminator()
@@ -239,11 +278,11 @@ def mnist_recipe(
             "loss_generator": (loss_g, one),
         }
 
-    init = initializer(generator, discriminator, generator_optimizer, discriminator_optimizer)
+    init = _initializer(generator, discriminator, generator_optimizer, discriminator_optimizer)
     return Recipe(init, noise, update, variables, smallest_batch=None)
 
 
-def initializer(
+def _initializer(
     generator: nn.Module,
     discriminator: nn.Module,
     generator_optimizer: optax.GradientTransformation,
@@ -265,15 +304,22 @@ def initializer(
 
 
 def variables(state: State) -> dict[str, Variables]:
+    """Return both networks' variables, with the keys `generator` and `discriminator`."""
     return {"generator": state.generator, "discriminator": state.discriminator}
 
 
 def discriminator_has_won(metrics: Mapping[str, float]) -> bool:
-    """Whether it tells real images from fakes without effort: both its errors, of an epoch, are below 0.005 together.
+    """Whether the sum of the discriminator's two errors in an epoch is below 0.005.
 
-    It is then right with a probability of more than 99.5 %, and what it says no longer depends on what the generator
+    It is then right with a probability of more than 99.5 %, and its answers hardly depend on what the generator
     changes. Arjovsky and Bottou, "Towards principled methods for training generative adversarial networks", 2017
     (https://arxiv.org/abs/1701.04862).
+
+    Args:
+        metrics: The means of an epoch, of either recipe.
+
+    Returns:
+        True if the generator has little left to learn from.
     """
     if "loss_discriminator" in metrics:
         return metrics["loss_discriminator"] < 0.005
@@ -287,10 +333,17 @@ BATCH = 500  # images that are drawn at a time: it bounds the memory
 
 @partial(jax.jit, static_argnums=(0, 3))
 def sample(generator: nn.Module, variables: Variables, key: jax.Array, count: int) -> jax.Array:
-    """`count` images `[count, H, W, C]` drawn from the generator's prior, in evaluation mode.
+    """Generate images from the generator's prior, in evaluation mode.
 
     Args:
-        variables: the generator's, as in `recipe.variables(state)["generator"]`.
+        generator: The network.
+        variables: Its variables, as in `recipe.variables(state)["generator"]`.
+        key: What the latent vectors are drawn with.
+        count: Number of images.
+
+    Returns:
+        Images `[count, H, W, C]`.
     """
     z = generator.prior(key, count)
-    return in_batches(lambda batch: generator.apply(variables, batch), z, BATCH)
+    images: jax.Array = in_batches(lambda batch: generator.apply(variables, batch), z, BATCH)
+    return images

@@ -7,15 +7,16 @@ PyTorch tutorial.
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxgen.from_loss import State, recipe_from_loss
-from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, MaxPool, in_batches
+from jaxgen.layers import BatchNorm, Conv, ConvTranspose, Linear, MaxPool, check_input, in_batches
 from jaxgen.losses import bernoulli_cross_entropy, gaussian_kl
 from jaxgen.parallel import shards
 from jaxgen.training import Metrics, PyTree, Recipe
@@ -23,7 +24,12 @@ from jaxgen.training import Metrics, PyTree, Recipe
 __all__ = ["ConvVAE", "Noise", "Output", "State", "decode", "elbo_terms", "encode", "evaluate", "morph", "recipe"]
 
 
+BATCH = 100  # images that are encoded or decoded at a time in evaluation: few enough for a processor's caches
+
+
 class Output(NamedTuple):
+    """What the network returns."""
+
     mean: jax.Array  # [B, latent]
     log_variance: jax.Array  # [B, latent]
     z: jax.Array  # [B, latent]
@@ -31,7 +37,12 @@ class Output(NamedTuple):
 
 
 class ConvBNAct(nn.Module):
-    """A layer, batch norm and an activation, under the names that `torch.nn.Sequential` gives them."""
+    """A layer, batch norm and an activation, with the parameter names of a `torch.nn.Sequential`.
+
+    Attributes:
+        layer: Makes the layer, given its name.
+        activation: Applied last.
+    """
 
     layer: Callable[..., nn.Module]
     activation: Callable[[jax.Array], jax.Array] = nn.relu
@@ -42,6 +53,8 @@ class ConvBNAct(nn.Module):
 
 
 class Head(nn.Module):
+    """A linear layer, with the parameter names of a `torch.nn.Sequential`."""
+
     features: int
 
     @nn.compact
@@ -53,6 +66,9 @@ class ConvVAE(nn.Module):
     """Images `[B, 32, 32, 1]` in [0, 1] and epsilon `[B, latent]`, normal(0, 1) -> `Output`.
 
     Without epsilon, z is the mean.
+
+    Attributes:
+        latent: Dimensions of the latent space.
     """
 
     latent: int = 2
@@ -78,15 +94,17 @@ class ConvVAE(nn.Module):
         return Output(mean, log_variance, z, self.decode(z, train))
 
     def encode(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
-        """Mean and log σ² of the latent code, `[B, latent]` each."""
+        """Compute mean and log σ² of the latent codes of images `[B, 32, 32, 1]`, `[B, latent]` each."""
+        check_input("ConvVAE", images, self.input_shape)
         x = self.pool(self.conv1(images, train))  # [B, 16, 16, 64]
         x = self.pool(self.conv2(x, train))  # [B, 8, 8, 128]
         x = self.pool(self.conv3(x, train))  # [B, 4, 4, 256]
-        x = self.conv4(x, train).reshape(-1, 512)  # [B, 1, 1, 512] -> [B, 512]
+        x = self.conv4(x, train).reshape(images.shape[0], 512)  # [B, 1, 1, 512] -> [B, 512]
         return self.mean(x), self.var(x)
 
     def decode(self, z: jax.Array, train: bool = False) -> jax.Array:
-        """Latent codes `[B, latent]` -> images `[B, 32, 32, 1]` in (0, 1)."""
+        """Compute images `[B, 32, 32, 1]` in (0, 1) from latent codes `[B, latent]`."""
+        check_input("ConvVAE.decode", z, (self.latent,))
         x = self.decoder(z, train)[:, None, None, :]  # [B, 1, 1, 512]
         x = self.convTrans1(x, train)  # [B, 4, 4, 256]
         x = self.convTrans2(x, train)  # [B, 8, 8, 128]
@@ -102,7 +120,7 @@ class Noise(NamedTuple):
 
 def recipe(
     latent: int = 2, module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None
-) -> Recipe:
+) -> Recipe[State]:
     """Minimise the negative evidence lower bound, summed over the batch and all pixels.
 
     Batches are images `[B, 32, 32, 1]` in [0, 1]. Metrics, in nats an image: `loss`, and its two terms
@@ -155,39 +173,76 @@ def elbo_terms(output: Output, images: jax.Array) -> tuple[jax.Array, jax.Array]
 
 
 @partial(jax.jit, static_argnums=0)
-def evaluate(module: nn.Module, variables: PyTree, images: jax.Array, epsilon: jax.Array) -> dict[str, jax.Array]:
-    """The loss and its terms in evaluation mode, in nats an image; images `[N, 32, 32, 1]`, epsilon `[N, latent]`."""
+def evaluate(
+    module: nn.Module, variables: PyTree, images: jax.Array | np.ndarray, epsilon: jax.Array | np.ndarray
+) -> dict[str, jax.Array]:
+    """Compute the loss and its two terms in evaluation mode.
+
+    Args:
+        module: The network.
+        variables: Its variables.
+        images: `[N, 32, 32, 1]` in [0, 1].
+        epsilon: `[N, latent]`, normal(0, 1).
+
+    Returns:
+        `loss`, `reconstruction` and `kl`, in nats an image.
+    """
+
+    apply: Callable[..., Any] = module.apply
 
     def of_each(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        return jax.vmap(elbo_terms)(module.apply(variables, *pair), pair[0])
+        return jax.vmap(elbo_terms)(apply(variables, *pair), pair[0])
 
     each = in_batches(of_each, (images, epsilon), BATCH)
     reconstruction, kl = (term.mean() for term in each)
     return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 
 
-BATCH = 100  # images encoded or decoded at a time where nothing is learnt: few enough for the caches
+@partial(jax.jit, static_argnums=0)
+def encode(module: nn.Module, variables: PyTree, images: jax.Array | np.ndarray) -> jax.Array:
+    """Compute the means of images' latent codes, in evaluation mode.
+
+    Args:
+        module: The network.
+        variables: Its variables.
+        images: `[N, 32, 32, 1]` in [0, 1].
+
+    Returns:
+        `[N, latent]`.
+    """
+    means: jax.Array = in_batches(lambda batch: module.apply(variables, batch, method="encode")[0], images, BATCH)
+    return means
 
 
 @partial(jax.jit, static_argnums=0)
-def encode(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
-    """The means `[N, latent]` of the latent codes of images `[N, 32, 32, 1]`, in evaluation mode."""
-    return in_batches(lambda batch: module.apply(variables, batch, method="encode")[0], images, BATCH)
+def decode(module: nn.Module, variables: PyTree, z: jax.Array | np.ndarray) -> jax.Array:
+    """Decode latent codes, in evaluation mode.
 
+    Args:
+        module: The network.
+        variables: Its variables.
+        z: `[N, latent]`.
 
-@partial(jax.jit, static_argnums=0)
-def decode(module: nn.Module, variables: PyTree, z: jax.Array) -> jax.Array:
-    """Images `[N, 32, 32, 1]` of latent codes `[N, latent]`, in evaluation mode."""
-    return in_batches(lambda batch: module.apply(variables, batch, method="decode"), z, BATCH)
+    Returns:
+        Images `[N, 32, 32, 1]` in (0, 1).
+    """
+    images: jax.Array = in_batches(lambda batch: module.apply(variables, batch, method="decode"), z, BATCH)
+    return images
 
 
 def morph(module: nn.Module, variables: PyTree, points: jax.Array, frames: int) -> jax.Array:
-    """Images along the straight lines from each latent point to the next: `[(P − 1)·frames + 1, 32, 32, 1]`.
+    """Decode points along the straight lines from each latent point to the next.
 
     Args:
+        module: The network.
+        variables: Its variables.
         points: `[P, latent]`, at least two.
-        frames: images from one point to the next, the first point's among them.
+        frames: Images from one point to the next, including the first point's.
+
+    Returns:
+        Images `[(P − 1)·frames + 1, 32, 32, 1]` in (0, 1).
     """
     share = jnp.arange(frames)[:, None] / frames
     lines = [start + share * (end - start) for start, end in pairwise(points)]
-    return decode(module, variables, jnp.concatenate([*lines, points[-1:]]))
+    images: jax.Array = decode(module, variables, jnp.concatenate([*lines, points[-1:]]))
+    return images

@@ -325,7 +325,8 @@ def _matmul(x: jax.Array, weight: jax.Array) -> jax.Array:
 
 def _weight_gradient(x: jax.Array, d_a: jax.Array, weight: jax.Array) -> jax.Array:
     """xᵀ · d_a over all steps, in the weight's dtype."""
-    return _matmul(_rows(x).astype(weight.dtype).T, d_a.astype(weight.dtype)).astype(weight.dtype)
+    gradient: jax.Array = _matmul(_rows(x).astype(weight.dtype).T, d_a.astype(weight.dtype)).astype(weight.dtype)
+    return gradient
 
 
 def _split(gates: jax.Array) -> Arrays:
@@ -333,7 +334,8 @@ def _split(gates: jax.Array) -> Arrays:
 
 
 def _read(buffer: jax.Array, t: Step) -> jax.Array:
-    return lax.dynamic_index_in_dim(buffer, t, keepdims=False)
+    rows: jax.Array = lax.dynamic_index_in_dim(buffer, t, keepdims=False)
+    return rows
 
 
 def _write(buffer: jax.Array, rows: jax.Array, t: Step, gate: int = 0) -> jax.Array:

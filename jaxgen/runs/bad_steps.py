@@ -76,7 +76,7 @@ def find_bad_step(
     return BadStep(*place, [int(row) for row in rows], tensor, carry)
 
 
-def first_bad_tensor(recipe: Recipe, state: PyTree, batch: PyTree, noise: PyTree) -> str:
+def first_bad_tensor(recipe: Recipe[Any], state: PyTree, batch: PyTree, noise: PyTree) -> str:
     """The first value of a step that is not finite: in its batch, its operations or its results."""
     if bad := _bad_leaf({"batch": batch, "noise": noise}):
         return bad
@@ -143,4 +143,5 @@ def _kind(value: Any) -> str:
 
 def _copied(carry: Carry) -> Carry:
     """A copy that may be donated."""
-    return jax.tree.map(jnp.copy, carry)
+    copy: Carry = jax.tree.map(jnp.copy, carry)
+    return copy

@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails, to_jsonable_python
 
 from jaxgen.errors import InputError
+from jaxgen.signals import say
 
 T = TypeVar("T")
 RESUMABLE = "may change when the run is resumed"
@@ -234,6 +235,11 @@ class DataConfig(Config):
     """Keep the proportions of images: resize to cover the size and crop the centre, instead of squeezing."""
     skip_bad: bool = False
     """Leave out a folder's unreadable images, and list them, instead of refusing the folder."""
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What `jaxgen.data.load` is told beside the name, the size and the channels."""
+        return {"crop": self.crop, "skip_bad": self.skip_bad, "log": say}
 
     @field_validator("data")
     @classmethod

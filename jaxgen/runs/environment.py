@@ -11,13 +11,16 @@ import jax
 
 from jaxgen.runs.config import Config
 
-_PACKAGES = ("jaxgen", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def environment(config: Config, devices: Sequence[jax.Device]) -> dict[str, Any]:
     """Versions, platform, devices, seed, git commit and command."""
+    import jaxgen  # its version; importing it above would be circular
+
     return {
         "python": sys.version.split()[0],
+        "jaxgen": jaxgen.__version__,
         **{name: version(name) for name in _PACKAGES},
         "platform": devices[0].platform,
         "devices": [device.device_kind for device in devices],  # that share every batch

@@ -45,7 +45,7 @@ class Progress:
         self.has_bar = _in_notebook() or _on_terminal()
 
     def _make_bar(self, epoch: int, step: int) -> Any:
-        options = {
+        options: dict[str, Any] = {
             "desc": self._place(epoch), "total": self.epochs * self.steps, "initial": epoch * self.steps + step,
             "unit": " steps", "leave": False,
         }  # fmt: skip

@@ -10,6 +10,7 @@ import sys
 import types
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -187,6 +188,34 @@ def program(config: Config) -> str:
     return f"{shlex.quote(python)} -m {config.experiment}"
 
 
+class _NotWrittenError(OSError):
+    """A picture was drawn, but the disk failed."""
+
+
+@contextlib.contextmanager
+def _surviving(what: str, note: Callable[[str], object]) -> Iterator[None]:
+    """Go on where a picture cannot be drawn, whatever the reason, with one line about it.
+
+    Args:
+        what: the picture.
+        note: called with the line.
+
+    Raises:
+        OSError: the picture was drawn but could not be written.
+    """
+    try:
+        yield
+    except _NotWrittenError:
+        raise
+    except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # a C module that was being imported made it of a signal
+            raise
+        why = " ".join([f"{type(error).__name__}:", *str(error).split()])[:300].rstrip(":")
+        text = f"{what} was not drawn: {why}"
+        note(text)
+        say(text, error=True)
+
+
 class Run(Generic[ConfigT]):
     """A run under way, as `start` gives it."""
 
@@ -250,7 +279,7 @@ class Run(Generic[ConfigT]):
     def weights(self, variables: PyTree) -> None:
         """Write the weights beside the pictures of the epoch that is being drawn, as `NAME.safetensors`."""
         for name, content in self._weights_files(variables).items():
-            self._write(name, lambda content=content: content)
+            self._write(name, partial(bytes, content))
 
     def results(self, figures: Mapping[str, Any]) -> None:
         """Figures of the trained model, for `finished.json`, the outcome and the screen."""
@@ -262,7 +291,7 @@ class Run(Generic[ConfigT]):
 
     def fit(
         self,
-        recipe: Recipe,
+        recipe: Recipe[Any],
         drawings: Sequence[Drawing] = (),
         *,
         best: str | None = None,
@@ -326,23 +355,17 @@ class Run(Generic[ConfigT]):
         if self._places is None:  # training has not begun, and its folder may turn out not to fit
             self._waiting.append(lambda: self._write(name, make))
             return
-        with self._surviving(name):
+        with _surviving(name, self._note_failure):
             content = make()
-            for folder in self._places:
-                write(folder / name, content)
+            try:
+                for folder in self._places:
+                    write(folder / name, content)
+            except OSError as error:
+                raise _NotWrittenError(error.errno, error.strerror or str(error), error.filename) from error
 
-    @contextlib.contextmanager
-    def _surviving(self, what: str) -> Iterator[None]:
-        """Go on where a picture cannot be drawn. Failing disks and wrong input end the run as ever."""
-        try:
-            yield
-        except (OSError, InputError):
-            raise
-        except Exception as error:
-            said = f"{what} was not drawn: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            self.failures.append(said)
-            self._log.event({"event": "failure", "epoch": self._at[0], "step": self._at[1], "text": said})
-            say(said, error=True)
+    def _note_failure(self, text: str) -> None:
+        self.failures.append(text)
+        self._log.event({"event": "failure", "epoch": self._at[0], "step": self._at[1], "text": text})
 
     def _due(self, epoch: int) -> list[tuple[Drawing, list[Path]]]:
         """The drawings of an epoch, and the folders that they go to."""
@@ -360,7 +383,7 @@ class Run(Generic[ConfigT]):
         for (_, draw), places in drawings:
             if places:
                 self._places = places
-                with self._surviving("a picture"):
+                with _surviving(f"a picture of epoch {epoch}", self._note_failure):
                     draw(epoch, state)
         self._places = [self.layout.final]
 
@@ -569,6 +592,7 @@ class Group(Generic[ConfigT]):
     def __init__(self, config: ConfigT, source: Source, about: Mapping[str, Any]) -> None:
         self.config = config
         self.layout = Layout(config.folder)
+        self.failures: list[str] = []
         self._source = source
         self._about = about
         self._how_to_resume = resume_command(config)
@@ -583,9 +607,19 @@ class Group(Generic[ConfigT]):
             yield run
 
     def picture(self, name: str, image: Picture, epoch: int | None = None) -> None:
-        """Write `NAME.png` into the folder of an epoch, or of the end, beside the runs' folders."""
+        """Write `NAME.png` into the folder of an epoch, or of the end, beside the runs' folders.
+
+        Args:
+            name: the file's name without suffix.
+            image: the picture, or a function that draws it. A function that fails costs the picture, not the run.
+            epoch: the epoch; None for the end.
+        """
         folder = self.layout.final if epoch is None else self.layout.epoch(epoch)
-        write(folder / f"{name}.png", pictures.png(image() if callable(image) else image))
+        content = None
+        with _surviving(name, self.failures.append):
+            content = pictures.png(image() if callable(image) else image)
+        if content is not None:
+            write(folder / f"{name}.png", content)
 
     def outcome(self, outcomes: Mapping[str, Outcome]) -> Outcome:
         """What the runs came to together, given what each came to."""
@@ -596,7 +630,7 @@ class Group(Generic[ConfigT]):
             {name: outcome.module for name, outcome in outcomes.items()},
             {name: outcome.variables for name, outcome in outcomes.items()},
             pictures_in(self.layout.final),
-            tuple(f"{name}: {said}" for name, outcome in outcomes.items() for said in outcome.failures),
+            (*(f"{name}: {said}" for name, each in outcomes.items() for said in each.failures), *self.failures),
         )
 
 

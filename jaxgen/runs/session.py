@@ -38,7 +38,7 @@ def experiment(
         with session(config) as settled:
             return main(settled, *others, **named)
 
-    return started
+    return started  # type: ignore[return-value]  # the configuration may also be passed by name
 
 
 @contextlib.contextmanager

@@ -70,7 +70,8 @@ def unflatten(like: Variables, tensors: Mapping[str, np.ndarray], where: str) ->
             leaves[path] = from_torch(name, tensors[name])
         except ValueError as error:
             raise InputError(f"{where}: {name} {error}") from error
-    return unflatten_dict(leaves)
+    variables: Variables = unflatten_dict(leaves)
+    return variables
 
 
 def to_torch(name: str, leaf: jax.Array) -> np.ndarray:

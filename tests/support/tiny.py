@@ -1,4 +1,4 @@
-"""The smallest experiment: an average of 22 points, learned with noise. What all experiments share is tested on it."""
+"""The smallest experiment: learn the mean of 22 noisy points. The tests of what all experiments share run it."""
 
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -18,23 +18,23 @@ class Config(runs.Config):
     epochs: runs.Resumable[runs.Count] = 6
     """Passes over the points."""
     batch_size: runs.Count = 4
-    """Points a step."""
+    """Points in a batch."""
     learning_rate: runs.Positive = 0.1
-    """Adam's."""
+    """Learning rate of Adam."""
     sample_every: runs.Count = 2
-    """Epochs from one picture to the next."""
+    """Epochs between pictures."""
     kind: runs.Several[str] = ("a", "b")
     """A setting with several values."""
     limit: Annotated[int, Field(ge=1)] | None = None
-    """A setting that may be none."""
+    """An optional setting."""
     size: runs.Size | None = (8, 8)
-    """A setting of two numbers, or one for both."""
+    """A setting of two numbers, or of one for both."""
 
     cpu_devices: ClassVar[int] = 2
 
 
 class Mean(nn.Module):
-    """A parameter of the shape of the points."""
+    """A module whose one parameter has the shape of a point."""
 
     input_shape: ClassVar[tuple[int, ...]] = (8, 8, 1)
 
@@ -78,7 +78,7 @@ NOTES = {"the error is below 0.4": lambda metrics: metrics["loss"] < 0.4}
 
 @runs.experiment
 def main(config: Config, data: np.ndarray | None = None) -> runs.Outcome:
-    """Learn the average of 22 points."""
+    """Learn the mean of 22 points."""
     with runs.start(config, as_source(points() if data is None else data), Mean()) as run:
 
         def draw(epoch: int, state: State) -> None:

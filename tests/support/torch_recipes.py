@@ -48,7 +48,8 @@ class RowCompleter(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         outputs, _ = self.rnn(rows)  # [B, T, hidden], from a zero state
-        return self.fc(outputs[:, -1])
+        next_row: Tensor = self.fc(outputs[:, -1])
+        return next_row
 
 
 def completion_optimizer(model: nn.Module) -> Adam:
@@ -98,7 +99,8 @@ class ConvAutoencoder(nn.Module):
         )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.dec(self.enc(images))
+        reconstructions: Tensor = self.dec(self.enc(images))
+        return reconstructions
 
 
 def autoencoder_optimizer(model: nn.Module) -> Adam:
@@ -169,7 +171,8 @@ class MnistGenerator(nn.Module):
         self.apply(initialize_normal)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.deconv(self.fc(z).view(-1, 128, 7, 7))
+        images: Tensor = self.deconv(self.fc(z).view(-1, 128, 7, 7))
+        return images
 
 
 class MnistDiscriminator(nn.Module):
@@ -188,7 +191,8 @@ class MnistDiscriminator(nn.Module):
         self.apply(initialize_normal)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.fc(self.conv(images).flatten(1))
+        probabilities: Tensor = self.fc(self.conv(images).flatten(1))
+        return probabilities
 
 
 def mnist_optimizer(network: nn.Module) -> Adam:
@@ -344,7 +348,8 @@ class ConvVAE(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         x = self.decoder(z)[:, :, None, None]  # [B, 512, 1, 1]
-        return self.convTrans4(self.convTrans3(self.convTrans2(self.convTrans1(x))))
+        images: Tensor = self.convTrans4(self.convTrans3(self.convTrans2(self.convTrans1(x))))
+        return images
 
     def forward(self, images: Tensor, epsilon: Tensor) -> VAEOutput:
         mean, log_variance = self.encode(images)

@@ -83,7 +83,7 @@ def conv(
             f"conv: a {kh}x{kw} kernel with dilation {dilation} does not fit into images of {height}x{width} "
             f"with padding {padding}"
         )
-    geometry = Geometry((height, width), small, (kh, kw), tuple(stride), tuple(padding), tuple(dilation))
+    geometry = Geometry((height, width), small, (kh, kw), _pair(stride), _pair(padding), _pair(dilation))
     return _in_groups(partial(_conv, geometry), groups, x, kernel, (x.shape[0], *small, kernel.shape[3]))
 
 
@@ -149,7 +149,7 @@ def conv_transpose(
     large = size(height, kh, 0), size(width, kw, 1)
     if min(large) < 1:
         raise ValueError(f"conv_transpose: padding {padding} leaves nothing of the output")
-    geometry = Geometry(large, (height, width), (kh, kw), tuple(stride), tuple(padding), tuple(dilation))
+    geometry = Geometry(large, (height, width), (kh, kw), _pair(stride), _pair(padding), _pair(dilation))
     shape = (x.shape[0], *large, groups * kernel.shape[2])
     return _in_groups(partial(_conv_transpose, geometry), groups, x, kernel, shape)
 
@@ -200,12 +200,15 @@ def conv_general_dilated(
         and lhs.dtype == rhs.dtype
         and not any(value is not None for value in others.values())
     )
-    strides, dilation = tuple(window_strides), tuple(rhs_dilation or (1, 1))
     if plain:
+        strides, dilation = _pair(window_strides), _pair(rhs_dilation or (1, 1))
         windows = [1 + step * (taps - 1) for taps, step in zip(rhs.shape[:2], dilation, strict=True)]
+        edges: list[tuple[int, int]]
         if isinstance(padding, str):
-            padding = lax.padtype_to_pads(lhs.shape[1:3], windows, strides, padding)
-        sizes = [length + sum(edges) for length, edges in zip(lhs.shape[1:3], padding, strict=True)]
+            edges = lax.padtype_to_pads(lhs.shape[1:3], windows, strides, padding)
+        else:
+            edges = list(padding)
+        sizes = [length + low + high for length, (low, high) in zip(lhs.shape[1:3], edges, strict=True)]
         plain = all(window <= size for window, size in zip(windows, sizes, strict=True))
     if not plain:
         return lax.conv_general_dilated(
@@ -222,11 +225,16 @@ def conv_general_dilated(
             preferred_element_type=preferred_element_type,
             **others,
         )
-    both = [max(0, min(edges)) for edges in padding]  # what is padded on both sides; the rest is padded here
-    rest = [(low - edge, high - edge) for (low, high), edge in zip(padding, both, strict=True)]
+    both = [max(0, min(low, high)) for low, high in edges]  # what is padded on both sides; the rest is padded here
+    rest = [(low - edge, high - edge) for (low, high), edge in zip(edges, both, strict=True)]
     return conv(
-        pad(lhs, *rest), rhs, stride=strides, padding=tuple(both), dilation=dilation, groups=feature_group_count
+        pad(lhs, *rest), rhs, stride=strides, padding=_pair(both), dilation=dilation, groups=feature_group_count
     )
+
+
+def _pair(values: Sequence[int]) -> Pair:
+    height, width = values
+    return height, width
 
 
 def _check(name: str, x: jax.Array, kernel: jax.Array, groups: int, **options: Pair) -> None:

@@ -1,14 +1,15 @@
-"""The import rules: which package of jaxgen may import which."""
+"""The import rules: which module or package of jaxgen may import which."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LEAVES = {"errors", "durable", "compilation", "signals"}  # which anything may import
+LEAVES = {"errors", "durable", "compilation", "signals"}  # every module may import these
 
-# What each module or package may import from jaxgen, beside itself and the leaves.
+# The parts of jaxgen that each module or package may import, besides itself and the leaves.
 MAY_IMPORT = {
     "ops": set(),
     "losses": set(),
@@ -16,9 +17,10 @@ MAY_IMPORT = {
     "pictures": set(),
     "parallel": set(),
     "layers": {"ops", "parallel"},
-    "training": {"parallel"},
+    "training": {"ops", "parallel"},
     "from_loss": {"layers", "parallel", "training"},
     "precision": {"layers", "training"},
+    "recipes": {"training"},
     "models": {"from_loss", "layers", "losses", "parallel", "training"},
     "selfcheck": {"layers", "ops"},
     "torch_weights": {"layers", "models"},
@@ -40,22 +42,22 @@ def files(module: str) -> list[Path]:
 
 
 def imported(path: Path) -> set[str]:
-    """Every module that a file imports anywhere, in full."""
-    found = set()
+    """The full names of all modules that a file imports, at any level."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def used_modules(path: Path) -> set[str]:
     return {name.split(".")[1] for name in imported(path) if name.startswith("jaxgen.")}
 
 
-def outside(path: Path) -> set[str]:
+def imported_packages(path: Path) -> set[str]:
     return {name.split(".")[0] for name in imported(path)}
 
 
@@ -64,7 +66,7 @@ def test_every_module_has_a_rule():
 
 
 @pytest.mark.parametrize("module", modules())
-def test_modules_import_only_what_they_may(module):
+def test_modules_import_only_what_is_allowed(module):
     for path in files(module):
         assert used_modules(path) <= MAY_IMPORT[module] | {module} | LEAVES, path
 
@@ -74,31 +76,41 @@ def test_leaves_import_only_leaves(leaf):
     assert used_modules(ROOT / "jaxgen" / f"{leaf}.py") <= LEAVES
 
 
-def test_models_know_nothing_of_each_other():
+def test_architecture_page_lists_these_rules():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", page, re.MULTILINE)
+    documented = {module: set(re.findall(r"`(\w+)`", allowed)) for module, allowed in rows}
+    assert documented.pop("experiments") == set()
+    assert documented == MAY_IMPORT
+    (leaves,) = re.findall(r"^Anything may import (.*?)\.", page, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", leaves)) == LEAVES
+
+
+def test_models_do_not_import_each_other():
     for path in files("models"):
         assert not {name for name in imported(path) if name.startswith("jaxgen.models")}, path
 
 
-def test_flax_stays_in_layers_models_and_the_weights():
+def test_flax_is_imported_in_layers_models_and_weights_only():
     for module in modules():
         for path in files(module):
             allowed = module in {"layers", "models", "from_loss", "torch_weights"}
-            assert "flax" not in outside(path) or allowed, path
+            assert "flax" not in imported_packages(path) or allowed, path
 
 
-def test_pytorch_is_imported_only_to_read_its_files():
+def test_torch_is_imported_only_to_read_its_files():
     everywhere = [*ROOT.glob("jaxgen/**/*.py"), *ROOT.glob("experiments/*.py")]
-    assert {path.name for path in everywhere if "torch" in outside(path)} <= {"files.py"}
+    assert {path.name for path in everywhere if "torch" in imported_packages(path)} <= {"files.py"}
 
 
-def test_the_library_knows_nothing_of_the_experiments():
+def test_library_does_not_import_experiments_or_tests():
     for path in ROOT.glob("jaxgen/**/*.py"):
-        assert not outside(path) & {"experiments", "tests"}, path
+        assert not imported_packages(path) & {"experiments", "tests"}, path
 
 
-def test_heavy_packages_are_imported_where_they_are_used():
-    """`--help` answers at once."""
-    heavy = {
+def test_slow_packages_are_imported_lazily():
+    """So that `--help` is fast."""
+    slow = {
         "filelock",
         "orbax",
         "matplotlib",
@@ -114,4 +126,4 @@ def test_heavy_packages_are_imported_where_they_are_used():
         top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
         names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
-        assert not {name.split(".")[0] for name in names} & heavy, path
+        assert not {name.split(".")[0] for name in names} & slow, path

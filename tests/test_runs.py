@@ -1,4 +1,4 @@
-"""A run from the outside: its folder, resuming, signals and errors, on the smallest experiment."""
+"""Runs of the smallest experiment: the folder, resuming, signals and errors."""
 
 import gc
 import json
@@ -27,15 +27,15 @@ ROOT = Path(__file__).parent.parent
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """What must be equal in two equal runs: everything but the times and where and how they were started."""
-    found: dict[str, object] = {}
+    """Everything in a run's folder that is reproducible: all but times, paths and commands."""
+    result: dict[str, object] = {}
     for path in sorted([*(folder / "epochs").rglob("*"), *(folder / "final").rglob("*")]):
         if path.is_file():
-            found[str(path.relative_to(folder))] = path.read_bytes()
+            result[str(path.relative_to(folder))] = path.read_bytes()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    found["history"] = [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
-    found["events"] = [line | {"from": None} for line in events(folder) if line["event"] != "checkpoint"]
-    return found
+    result["history"] = [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    result["events"] = [line | {"from": None} for line in events(folder) if line["event"] != "checkpoint"]
+    return result
 
 
 def events(folder: Path) -> list[dict[str, object]]:
@@ -53,7 +53,7 @@ def bits(tree) -> list[bytes]:
 
 
 def call(monkeypatch, capsys, *arguments: str, experiment=tiny) -> tuple[int, str, str]:
-    """The command line in this process: exit status, stdout, stderr."""
+    """Run the command line in this process; returns the exit status, stdout and stderr."""
     before = {number: signal.getsignal(number) for number in run.STOP_SIGNALS}
     monkeypatch.setattr(sys, "argv", ["experiment", *arguments])
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
@@ -74,13 +74,13 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 @pytest.fixture(scope="module")
-def through(tmp_path_factory) -> runs.Outcome:
-    """A run of six epochs without a break."""
-    return tiny.main(tiny.Config(out=tmp_path_factory.mktemp("through") / "run"))
+def complete_run(tmp_path_factory) -> runs.Outcome:
+    """An uninterrupted run of six epochs."""
+    return tiny.main(tiny.Config(out=tmp_path_factory.mktemp("complete_run") / "run"))
 
 
-def test_the_folder_of_a_run(through):
-    outcome, folder, history = through, through.folder, through.history
+def test_run_folder_contents(complete_run):
+    outcome, folder, history = complete_run, complete_run.folder, complete_run.history
     assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == [
         "checkpoints", "config.json", "environment.json", "epochs", "events.jsonl", "final", "finished.json",
         "metrics.jsonl",
@@ -91,7 +91,7 @@ def test_the_folder_of_a_run(through):
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["jax"] == jax.__version__
     assert environment["seed"] == 0
-    assert (environment["platform"], environment["devices"]) == ("cpu", ["cpu", "cpu"])  # two of the four share a batch
+    assert (environment["platform"], environment["devices"]) == ("cpu", ["cpu", "cpu"])  # two of four share a batch
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert [line["loss"] for line in lines] == history["loss"]
@@ -110,35 +110,34 @@ def test_the_folder_of_a_run(through):
     )
 
 
-def test_a_run_holds_its_state_once(tmp_path, monkeypatch):
-    """The parameter and Adam's two moments, and neither the first state, not even while it begins, nor a
-    checkpoint's."""
+def test_training_keeps_one_copy_of_the_state(tmp_path, monkeypatch):
+    """The parameter and Adam's two moments, with no copy of the initial state or of a checkpoint's."""
 
-    def of_their_shape() -> int:
+    def count_parameter_arrays() -> int:
         return sum(array.shape == (8, 8, 1) for array in jax.live_arrays())
 
-    config, before, held = tiny.Config(out=tmp_path / "run", epochs=2, devices=1), of_their_shape(), []
+    config, before, held = tiny.Config(out=tmp_path / "run", epochs=2, devices=1), count_parameter_arrays(), []
     initial = training.Loop.initial
 
     def beginning(*arguments):
-        held.append(of_their_shape() - before)
+        held.append(count_parameter_arrays() - before)
         return initial(*arguments)
 
     monkeypatch.setattr(training.Loop, "initial", beginning)
     with runs.start(config, tiny.points(), tiny.Mean()) as this_run:
-        this_run.fit(tiny.recipe(config), [(1, lambda epoch, state: held.append(of_their_shape() - before))])
+        this_run.fit(tiny.recipe(config), [(1, lambda epoch, state: held.append(count_parameter_arrays() - before))])
     assert held == [0, 3, 3, 3]
 
 
-def test_the_last_few_checkpoints_are_kept(tmp_path):
+def test_keep_limits_the_number_of_checkpoints(tmp_path):
     tiny.main(tiny.Config(out=tmp_path / "run", keep=2))
     names = [path.name for path in checkpoint.numbered(tmp_path / "run" / "checkpoints")]
     assert names == ["00000030", "00000036"]
 
 
-def test_the_best_is_kept_beside_the_newest(tmp_path):
+def test_best_checkpoint_is_kept(tmp_path):
     folder = tmp_path / "run"
-    config = tiny.Config(out=folder, keep=1, learning_rate=1.0)  # so that the error goes up and down
+    config = tiny.Config(out=folder, keep=1, learning_rate=1.0)  # makes the error go up and down
     history = tiny.main(config.replace(out=tmp_path / "long", epochs=30)).history
     last = next(epoch for epoch in range(30, 0, -1) if np.argmin(history["loss"][:epoch]) + 1 < epoch)
     best = 1 + int(np.argmin(history["loss"][:last]))
@@ -146,38 +145,38 @@ def test_the_best_is_kept_beside_the_newest(tmp_path):
     outcome = tiny.main(config)
     names = [path.name for path in checkpoint.numbered(folder / "checkpoints")]
     assert names == [f"{6 * best:08d}", f"{6 * last:08d}"]
-    first = tiny.main(config.replace(out=tmp_path / "as_far_as_the_best", epochs=best))
+    first = tiny.main(config.replace(out=tmp_path / "until_the_best", epochs=best))
     assert bits(jaxgen.load(folder, best=True, module=tiny.Mean()).variables) == bits(first.variables)
     assert bits(jaxgen.load(folder, module=tiny.Mean()).variables) == bits(outcome.variables)
 
 
-def test_every_checkpoint_is_in_the_log_and_every_note_once(through):
-    saved = [line for line in events(through.folder) if line["event"] == "checkpoint"]
+def test_log_has_every_checkpoint_and_each_note_once(complete_run):
+    saved = [line for line in events(complete_run.folder) if line["event"] == "checkpoint"]
     assert [line["name"] for line in saved] == [f"{6 * epoch:08d}" for epoch in range(7)]
-    below = [epoch for epoch, loss in enumerate(through.history["loss"], 1) if loss < 0.4]
-    assert len(below) > 1, "noted once, though true more often"
-    (note,) = (line for line in events(through.folder) if line["event"] == "note")
+    below = [epoch for epoch, loss in enumerate(complete_run.history["loss"], 1) if loss < 0.4]
+    assert len(below) > 1, "true more than once"
+    (note,) = (line for line in events(complete_run.folder) if line["event"] == "note")
     assert note == {"event": "note", "epoch": below[0], "step": 0, "text": "the error is below 0.4"}
 
 
-def test_the_untrained_model_is_saved_first(tmp_path):
+def test_untrained_state_is_checkpointed(tmp_path):
     tiny.main(tiny.Config(out=tmp_path / "run", keep=100, save_every=4))
     names = [path.name for path in checkpoint.numbered(tmp_path / "run" / "checkpoints")]
     assert names == ["00000000", "00000024", "00000036"]
 
 
-def test_more_epochs_continue_to_the_same_result(through, tmp_path):
+def test_resuming_with_more_epochs_is_bitwise_reproducible(complete_run, tmp_path):
     tiny.main(tiny.Config(out=tmp_path / "run", epochs=3))
     again = tiny.main(tiny.Config(out=tmp_path / "run", epochs=6, resume=True))
-    assert bits(again.variables) == bits(through.variables)
-    assert again.history["loss"] == through.history["loss"]
-    assert contents(tmp_path / "run") == contents(through.folder)
+    assert bits(again.variables) == bits(complete_run.variables)
+    assert again.history["loss"] == complete_run.history["loss"]
+    assert contents(tmp_path / "run") == contents(complete_run.folder)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["options"]["epochs"] == 6
 
 
 @pytest.mark.parametrize("at", [1, 5, 6, 7, 13])
-def test_a_run_stopped_at_any_step_goes_on_to_the_same_result(through, tmp_path, monkeypatch, at):
-    """Also in the middle of an epoch (there are six steps in one), with the log and the pictures as they belong."""
+def test_resuming_after_sigterm_at_any_step_is_bitwise_reproducible(complete_run, tmp_path, monkeypatch, at):
+    """An epoch has six steps, so this includes the middle of one. Log and pictures are the same, too."""
     out = tmp_path / "run"
     slices = training.Loop.slices
 
@@ -192,22 +191,22 @@ def test_a_run_stopped_at_any_step_goes_on_to_the_same_result(through, tmp_path,
         tiny.main(tiny.Config(out=out, save_every=100))
     monkeypatch.undo()
     again = tiny.main(tiny.Config(out=out, resume=True))
-    assert bits(again.variables) == bits(through.variables)
-    assert contents(out) == contents(through.folder)
+    assert bits(again.variables) == bits(complete_run.variables)
+    assert contents(out) == contents(complete_run.folder)
 
 
-def test_a_run_from_before_an_option_goes_on_with_its_default(through, tmp_path, monkeypatch, capsys):
+def test_option_missing_from_a_stored_run_takes_its_default(complete_run, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     tiny.main(tiny.Config(out=folder, epochs=3))
-    edit(folder, lambda found: found["options"].pop("limit"))
+    edit(folder, lambda stored: stored["options"].pop("limit"))
     assert call(monkeypatch, capsys, "--out", str(folder), "--resume", "--epochs", "6")[0] == 0
-    assert contents(folder) == contents(through.folder)
+    assert contents(folder) == contents(complete_run.folder)
     assert json.loads((folder / "config.json").read_text())["options"]["limit"] is None
 
 
-def test_what_is_later_than_the_checkpoint_is_dropped(through, tmp_path):
-    """As after a crash: the log and the pictures are ahead of the newest checkpoint."""
-    folder, out = through.folder, tmp_path / "run"
+def test_resuming_drops_records_newer_than_the_checkpoint(complete_run, tmp_path):
+    """After a crash, the log and the pictures may be ahead of the newest checkpoint."""
+    folder, out = complete_run.folder, tmp_path / "run"
     shutil.copytree(folder, out)
     (out / "finished.json").unlink()
     shutil.rmtree(out / "checkpoints" / "00000036")
@@ -215,23 +214,23 @@ def test_what_is_later_than_the_checkpoint_is_dropped(through, tmp_path):
     with (out / "metrics.jsonl").open("a") as log:
         log.write('{"epoch": 7, "lo')
     again = tiny.main(tiny.Config(out=out, resume=True))
-    assert bits(again.variables) == bits(through.variables)
+    assert bits(again.variables) == bits(complete_run.variables)
     assert contents(out) == contents(folder)
 
 
-def test_asking_again_redoes_nothing(through, tmp_path, capsys):
+def test_resuming_a_finished_run_changes_nothing(complete_run, tmp_path, capsys):
     out = tmp_path / "run"
-    shutil.copytree(through.folder, out)
+    shutil.copytree(complete_run.folder, out)
     before = snapshot(out)
     again = tiny.main(tiny.Config(out=out, resume=True))
     assert "already at epoch 6; nothing to do" in capsys.readouterr().out
     assert snapshot(out) == before
-    assert again.history["loss"] == through.history["loss"]
-    assert bits(again.variables) == bits(through.variables)
+    assert again.history["loss"] == complete_run.history["loss"]
+    assert bits(again.variables) == bits(complete_run.variables)
 
 
-def test_a_damaged_checkpoint_is_set_aside(through, tmp_path, capsys):
-    folder, out = through.folder, tmp_path / "run"
+def test_damaged_checkpoint_is_set_aside(complete_run, tmp_path, capsys):
+    folder, out = complete_run.folder, tmp_path / "run"
     shutil.copytree(folder, out)
     (out / "finished.json").unlink()
     newest = checkpoint.numbered(out / "checkpoints")[-1]
@@ -242,25 +241,25 @@ def test_a_damaged_checkpoint_is_set_aside(through, tmp_path, capsys):
     again = tiny.main(tiny.Config(out=out, resume=True))
     assert "set aside as damaged-00000036" in capsys.readouterr().err
     assert (out / "checkpoints" / "damaged-00000036").is_dir()
-    assert bits(again.variables) == bits(through.variables)
+    assert bits(again.variables) == bits(complete_run.variables)
     assert contents(out) == contents(folder)
 
 
-def test_two_runs_are_the_same_to_the_last_bit_and_another_seed_is_not(through, tmp_path):
+def test_runs_are_bitwise_reproducible_and_depend_on_the_seed(complete_run, tmp_path):
     tiny.main(tiny.Config(out=tmp_path / "again"))
-    assert contents(tmp_path / "again") == contents(through.folder)
+    assert contents(tmp_path / "again") == contents(complete_run.folder)
     tiny.main(tiny.Config(out=tmp_path / "other", seed=1))
-    assert contents(tmp_path / "other")["history"] != contents(through.folder)["history"]
+    assert contents(tmp_path / "other")["history"] != contents(complete_run.folder)["history"]
 
 
-def test_a_run_within_a_runs_folder_is_another(through, tmp_path):
-    shutil.copytree(through.folder, tmp_path / "run")
-    shutil.copytree(through.folder, tmp_path / "run" / "longer")
-    assert bits(jaxgen.load(tmp_path / "run", module=tiny.Mean()).variables) == bits(through.variables)
+def test_load_ignores_a_run_nested_in_the_folder(complete_run, tmp_path):
+    shutil.copytree(complete_run.folder, tmp_path / "run")
+    shutil.copytree(complete_run.folder, tmp_path / "run" / "longer")
+    assert bits(jaxgen.load(tmp_path / "run", module=tiny.Mean()).variables) == bits(complete_run.variables)
 
 
-def test_what_is_written_is_in_its_folder_after_a_power_cut(tmp_path, monkeypatch):
-    """The folders are synced that something was added to, each after it was."""
+def test_folders_are_synced_after_writes(tmp_path, monkeypatch):
+    """So that new files survive a power cut, each folder is synced after a file was added to it."""
     synced = []
     sync = durable.sync
     for module in (durable, log, checkpoint):
@@ -273,8 +272,8 @@ def test_what_is_written_is_in_its_folder_after_a_power_cut(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_what_is_drawn_is_on_the_runs_device_from_the_start(tmp_path, monkeypatch, devices):
-    """Committed to it, or what draws would be compiled once for the untrained state and once for those after it."""
+def test_drawing_functions_get_arrays_committed_to_the_device(tmp_path, monkeypatch, devices):
+    """Otherwise they would be compiled twice: for the untrained state and for those after it."""
     seen = []
     fit = runs.Run.fit
 
@@ -289,7 +288,7 @@ def test_what_is_drawn_is_on_the_runs_device_from_the_start(tmp_path, monkeypatc
     assert set(seen) == {(jax.devices()[1], True)}
 
 
-def test_everything_is_on_the_device_that_was_asked_for(monkeypatch, capsys):
+def test_device_option_sets_the_default_device(monkeypatch, capsys):
     def main(config):
         print(jax.numpy.zeros(()).device)
 
@@ -297,7 +296,7 @@ def test_everything_is_on_the_device_that_was_asked_for(monkeypatch, capsys):
     assert call(monkeypatch, capsys, "--device", "cpu:2", experiment=experiment)[:2] == (0, f"{jax.devices()[2]}\n")
 
 
-def test_a_name_that_no_encoding_knows_is_printed_all_the_same(monkeypatch, capsys):
+def test_unencodable_names_are_printed_escaped(monkeypatch, capsys):
     def main(config):
         print("skipped: caf\udce9.png")
 
@@ -305,7 +304,7 @@ def test_a_name_that_no_encoding_knows_is_printed_all_the_same(monkeypatch, caps
     assert (status, out, err) == (0, "skipped: caf\\udce9.png\n", "")
 
 
-def test_float32_is_float32_on_a_gpu_too(monkeypatch, capsys):
+def test_gpu_matmuls_use_full_float32_precision(monkeypatch, capsys):
     def main(config):
         square = jax.ShapeDtypeStruct((2, 2), np.float32)
         print(jax.export.export(jax.jit(jax.numpy.dot), platforms=["cuda"])(square, square).mlir_module())
@@ -314,22 +313,37 @@ def test_float32_is_float32_on_a_gpu_too(monkeypatch, capsys):
     assert "precision = [HIGHEST, HIGHEST]" in lowered
 
 
-def test_load_gives_a_notebook_what_was_trained(through):
-    trained = jaxgen.load(through.folder, module=tiny.Mean())
-    assert bits(trained.variables) == bits(through.variables)
+def test_load_returns_variables_and_config(complete_run):
+    trained = jaxgen.load(complete_run.folder, module=tiny.Mean())
+    assert bits(trained.variables) == bits(complete_run.variables)
     assert trained.config.learning_rate == 0.1
+
+
+def test_load_best_without_a_best_checkpoint_is_refused(complete_run, tmp_path):
+    shutil.copytree(complete_run.folder, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(jaxgen.InputError, match="no checkpoint is the best one; load the newest"):
+        jaxgen.load(tmp_path / "run", best=True, module=tiny.Mean())
+
+
+def test_load_best_refuses_a_damaged_checkpoint(complete_run, tmp_path):
+    shutil.copytree(complete_run.folder, tmp_path / "run")
+    best = checkpoint.best(tmp_path / "run" / "checkpoints")
+    (best / "manifest.json").unlink()
+    with pytest.raises(jaxgen.InputError, match=r"the best checkpoint is not whole: .*; load the newest"):
+        jaxgen.load(tmp_path / "run", best=True, module=tiny.Mean())
 
 
 @pytest.fixture
 def bad_point(monkeypatch) -> int:
-    """One of the points is not finite."""
+    """Make one of the points infinite; returns its index."""
     data = tiny.points()
     data[3] = np.inf
     monkeypatch.setattr(tiny, "points", lambda: data)
     return 3
 
 
-def test_a_value_that_is_not_finite_ends_the_run_and_names_step_and_tensor(tmp_path, bad_point, monkeypatch, capsys):
+def test_non_finite_value_ends_the_run_and_names_step_and_tensor(tmp_path, bad_point, monkeypatch, capsys):
     folder = tmp_path / "run"
     status, out, err = call(monkeypatch, capsys, "--out", str(folder))
     assert status == 1
@@ -348,33 +362,32 @@ def test_a_value_that_is_not_finite_ends_the_run_and_names_step_and_tensor(tmp_p
     assert bad_point in event["rows"]
 
 
-def test_a_step_that_makes_a_value_not_finite_can_be_left_out(tmp_path, bad_point, monkeypatch, capsys):
+def test_on_nan_skip_skips_the_bad_step(tmp_path, bad_point, monkeypatch, capsys):
     folder = tmp_path / "run"
     call(monkeypatch, capsys, "--out", str(folder))
     status, out, err = call(monkeypatch, capsys, "--out", str(folder), "--resume", "--on-nan", "skip")
     assert (status, err) == (0, "")
     skipped = [line for line in events(folder) if line["event"] == "not finite"]
-    assert [line["epoch"] for line in skipped] == [0, 1, 2, 3, 4, 5]  # once in every epoch
+    assert [line["epoch"] for line in skipped] == [0, 1, 2, 3, 4, 5]  # once per epoch
     assert all(bad_point in line["rows"] and line["then"] == "skip" for line in skipped)
     assert out.count("the step is skipped") == 6
     outcome = tiny.main(tiny.Config(out=tmp_path / "at_once", on_nan="skip"))
     assert contents(tmp_path / "at_once") == contents(folder)
     assert np.isfinite(outcome.history["loss"]).all()
-    # The result is what the other steps alone make.
     assert bits(jaxgen.load(folder, module=tiny.Mean()).variables) == bits(outcome.variables)
 
 
-def test_a_run_that_left_out_a_step_and_was_stopped_goes_on_to_the_same(tmp_path, bad_point, monkeypatch):
-    """The step is behind the checkpoint that the run goes on from, or before it."""
-    tiny.main(tiny.Config(out=tmp_path / "through", on_nan="skip"))
+def test_resuming_after_a_skipped_step_is_bitwise_reproducible(tmp_path, bad_point, monkeypatch):
+    """With the skipped step after and before the checkpoint that the run resumes from."""
+    tiny.main(tiny.Config(out=tmp_path / "complete_run", on_nan="skip"))
     for epochs in (2, 5):
         folder = tmp_path / f"after_{epochs}"
         tiny.main(tiny.Config(out=folder, on_nan="skip", epochs=epochs, save_every=4))
         tiny.main(tiny.Config(out=folder, on_nan="skip", epochs=6, resume=True))
-        assert contents(folder) == contents(tmp_path / "through")
+        assert contents(folder) == contents(tmp_path / "complete_run")
 
 
-def test_two_bad_steps_in_a_row_are_the_models_fault(tmp_path, monkeypatch, capsys):
+def test_consecutive_bad_steps_are_not_skipped(tmp_path, monkeypatch, capsys):
     data = tiny.points()
     data[:] = np.nan
     monkeypatch.setattr(tiny, "points", lambda: data)
@@ -384,8 +397,8 @@ def test_two_bad_steps_in_a_row_are_the_models_fault(tmp_path, monkeypatch, caps
     assert "consecutive bad steps are not skipped" in err
 
 
-def test_a_bad_step_that_does_not_come_again_ends_the_run(tmp_path, bad_point, monkeypatch, capsys):
-    """As on a device that does not compute the same twice: here the data is good when the steps are run again."""
+def test_irreproducible_bad_step_ends_the_run(tmp_path, bad_point, monkeypatch, capsys):
+    """Simulates a device that is not deterministic: when the steps are repeated, the data is good."""
     search = run.find_bad_step
     good = training.as_source(np.zeros_like(tiny.points()))
 
@@ -403,7 +416,7 @@ def newest(folder: Path) -> Path:
     return checkpoint.numbered(folder / "checkpoints")[-1]
 
 
-def test_a_plain_line_an_epoch_and_the_results_at_the_end(tmp_path, monkeypatch, capsys):
+def test_output_without_a_terminal(tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
     status, text, err = call(monkeypatch, capsys, "--out", str(out), "--epochs", "2")
     assert (status, err) == (0, "")
@@ -419,17 +432,17 @@ def test_a_plain_line_an_epoch_and_the_results_at_the_end(tmp_path, monkeypatch,
     assert str(out / "final" / "loss.png") in text
 
 
-def test_a_live_line_below_them_on_a_terminal(tmp_path, monkeypatch, capsys):
+def test_output_on_a_terminal_has_a_progress_bar(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     status, text, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"), "--epochs", "2")
     assert (status, err) == (0, "")
     shown = re.split(r"[\r\n]", text)
     assert [line[:9] for line in shown if re.match(r"epoch \d/2  loss", line)] == ["epoch 1/2", "epoch 2/2"]
     assert any(re.match(r"epoch \d/2 \|.* steps/s.*left", line) for line in shown)
-    assert "epoch  " not in text  # without its number, while the first step is compiled
+    assert "epoch  " not in text  # a line without a number, from before the first step
 
 
-def test_help_states_defaults(monkeypatch, capsys):
+def test_help_shows_options_and_defaults(monkeypatch, capsys):
     status, text, _ = call(monkeypatch, capsys, "--help")
     assert status == 0
     for said in (
@@ -445,24 +458,24 @@ def test_help_states_defaults(monkeypatch, capsys):
 BAD = {
     "an unknown option": (["--epoch", "3"], "--epoch"),
     "a value of the wrong type": (["--epochs", "x"], "--epochs"),
-    "a value missing": (["--epochs"], "--epochs"),
+    "a missing value": (["--epochs"], "--epochs"),
     "no epochs": (["--epochs", "0"], "--epochs 0: must be 1 or more"),
     "a negative batch": (["--batch-size", "-1"], "--batch-size -1: must be 1 or more"),
     "a batch larger than the data": (["--batch-size", "23"], "batch size 23: must be from 1 to the 22 examples"),
     "a learning rate of zero": (["--learning-rate", "0"], "--learning-rate 0.0: must be a number above 0"),
-    "a learning rate that is none": (["--learning-rate", "nan"], "--learning-rate nan: must be a number above 0"),
+    "a learning rate of NaN": (["--learning-rate", "nan"], "--learning-rate nan: must be a number above 0"),
     "an infinite learning rate": (["--learning-rate", "inf"], "--learning-rate inf: must be a number above 0"),
     "a negative seed": (["--seed", "-1"], "--seed -1: must be 0 or more"),
-    "zero where none is meant": (["--limit", "0"], "--limit 0: must be 1 or more"),
-    "no checkpoint kept": (["--keep", "0"], "--keep 0: must be 1 or more"),
-    "a device that is not there": (["--device", "gpu"], "--device gpu: there is no such device; here: cpu:0"),
-    "a device of too high a number": (["--device", "cpu:99"], "--device cpu:99: there is no such device"),
-    "a word that is no option": (["train"], "train"),
+    "zero instead of none": (["--limit", "0"], "--limit 0: must be 1 or more"),
+    "zero checkpoints to keep": (["--keep", "0"], "--keep 0: must be 1 or more"),
+    "a missing device": (["--device", "gpu"], "--device gpu: there is no such device; here: cpu:0"),
+    "a device number out of range": (["--device", "cpu:99"], "--device cpu:99: there is no such device"),
+    "a positional argument": (["train"], "train"),
 }
 
 
 @pytest.mark.parametrize("case", BAD, ids=str)
-def test_bad_options(tmp_path, monkeypatch, capsys, case):
+def test_invalid_options_exit_with_one_line(tmp_path, monkeypatch, capsys, case):
     arguments, said = BAD[case]
     status, out, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"), *arguments)
     assert (status, out) == (2, "")
@@ -493,7 +506,7 @@ def holds_other_files(folder: Path) -> list[str]:
     return []
 
 
-def cannot_be_made(folder: Path) -> list[str]:
+def cannot_be_created(folder: Path) -> list[str]:
     return ["--out", "/proc/nowhere/run"]
 
 
@@ -503,7 +516,7 @@ def nothing_to_resume(folder: Path) -> list[str]:
 
 
 def another_experiment(folder: Path) -> list[str]:
-    edit(folder, lambda found: found.update(experiment="experiments.other"))
+    edit(folder, lambda stored: stored.update(experiment="experiments.other"))
     return ["--resume"]
 
 
@@ -516,7 +529,7 @@ def changed_tuple(folder: Path) -> list[str]:
 
 
 def other_data(folder: Path) -> list[str]:
-    edit(folder, lambda found: found.update(data_sha256="0" * 64))
+    edit(folder, lambda stored: stored.update(data_sha256="0" * 64))
     return ["--resume"]
 
 
@@ -526,22 +539,22 @@ def cut_config(folder: Path) -> list[str]:
 
 
 def unknown_option_stored(folder: Path) -> list[str]:
-    edit(folder, lambda found: found["options"].update(dropout=0.5))
+    edit(folder, lambda stored: stored["options"].update(dropout=0.5))
     return ["--resume"]
 
 
-def changed_setting_younger_than_the_run(folder: Path) -> list[str]:
-    edit(folder, lambda found: found["options"].pop("limit"))
+def changed_setting_missing_from_the_run(folder: Path) -> list[str]:
+    edit(folder, lambda stored: stored["options"].pop("limit"))
     return ["--resume", "--limit", "5"]
 
 
 def option_of_another_type(folder: Path) -> list[str]:
-    edit(folder, lambda found: found["options"].update(batch_size="four"))
+    edit(folder, lambda stored: stored["options"].update(batch_size="four"))
     return ["--resume"]
 
 
 def option_out_of_range(folder: Path) -> list[str]:
-    edit(folder, lambda found: found["options"].update(batch_size=0))
+    edit(folder, lambda stored: stored["options"].update(batch_size=0))
     return ["--resume"]
 
 
@@ -550,7 +563,7 @@ def no_checkpoint(folder: Path) -> list[str]:
     return ["--resume", "--epochs", "9"]
 
 
-def no_whole_checkpoint(folder: Path) -> list[str]:
+def no_complete_checkpoint(folder: Path) -> list[str]:
     for path in checkpoint.numbered(folder / "checkpoints"):
         (path / "about.json").unlink()
     return ["--resume", "--epochs", "9"]
@@ -565,15 +578,15 @@ def checkpoint_of_another_recipe(folder: Path) -> list[str]:
     return ["--resume"]
 
 
-def fewer_epochs_than_there_are(folder: Path) -> list[str]:
+def fewer_epochs_than_trained(folder: Path) -> list[str]:
     (folder / "finished.json").unlink()
     return ["--resume", "--epochs", "2"]
 
 
 def edit(folder: Path, change) -> None:
-    found = json.loads((folder / "config.json").read_text())
-    change(found)
-    (folder / "config.json").write_text(json.dumps(found))
+    stored = json.loads((folder / "config.json").read_text())
+    change(stored)
+    (folder / "config.json").write_text(json.dumps(stored))
 
 
 FOLDERS = {
@@ -581,11 +594,11 @@ FOLDERS = {
     is_a_file: "is not a folder",
     is_below_a_file: "is not a folder",
     holds_other_files: "holds other files",
-    cannot_be_made: "cannot be written",
+    cannot_be_created: "cannot be written",
     nothing_to_resume: "no run to go on with",
     another_experiment: "holds a run of experiments.other, not tests.support.tiny",
     changed_setting: "--learning-rate 0.2: the run in",
-    changed_setting_younger_than_the_run: "--limit 5: the run in",
+    changed_setting_missing_from_the_run: "--limit 5: the run in",
     changed_tuple: "--kind c: the run in",
     other_data: "started on other data",
     cut_config: "not a run's configuration",
@@ -593,28 +606,28 @@ FOLDERS = {
     option_of_another_type: "batch_size='four': must be a whole number",
     option_out_of_range: "batch_size=0: must be 1 or more",
     no_checkpoint: "no checkpoint to go on from",
-    no_whole_checkpoint: "nothing was deleted",
+    no_complete_checkpoint: "nothing was deleted",
     checkpoint_of_another_recipe: "not a checkpoint of this recipe: .state.variables['params']['mean']",
-    fewer_epochs_than_there_are: "is past that; ask for more",
+    fewer_epochs_than_trained: "is past that; ask for more",
 }
 
 
 @pytest.mark.parametrize("prepare", FOLDERS, ids=lambda prepare: prepare.__name__)
-def test_bad_folders(through, tmp_path, monkeypatch, capsys, prepare):
+def test_unusable_run_folder_is_refused_and_not_changed(complete_run, tmp_path, monkeypatch, capsys, prepare):
     folder = tmp_path / "run"
-    shutil.copytree(through.folder, folder)
+    shutil.copytree(complete_run.folder, folder)
     arguments = prepare(folder)
     before = snapshot(tmp_path)
     status, out, err = call(monkeypatch, capsys, "--out", str(folder), *arguments)
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
     assert FOLDERS[prepare] in err
-    after = {name: found for name, found in snapshot(tmp_path).items() if not name.endswith(".lock")}
-    assert after == {name: found for name, found in before.items() if not name.endswith(".lock")}
+    after = {name: content for name, content in snapshot(tmp_path).items() if not name.endswith(".lock")}
+    assert after == {name: content for name, content in before.items() if not name.endswith(".lock")}
 
 
-def test_a_folder_that_is_not_writable(tmp_path, monkeypatch, capsys):
-    """The permissions of root do not stop root, so the answer of the system is given here."""
+def test_read_only_folder_is_refused(tmp_path, monkeypatch, capsys):
+    """`os.access` is replaced because permissions do not restrict root."""
     real = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: False if Path(path) == tmp_path else real(path, mode))
     status, _, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"))
@@ -622,7 +635,7 @@ def test_a_folder_that_is_not_writable(tmp_path, monkeypatch, capsys):
     assert f"{tmp_path} is not writable" in err
 
 
-def test_no_room_on_the_disk_ends_with_one_line_and_keeps_the_checkpoints(tmp_path, monkeypatch, capsys):
+def test_full_disk_ends_with_one_line_and_keeps_the_checkpoints(tmp_path, monkeypatch, capsys):
     save = checkpoint.save
 
     def full(folder, number, *args, **options):
@@ -647,16 +660,16 @@ def launch(folder: Path, *arguments: str) -> subprocess.Popen:
 def wait_for(condition, seconds: float = 60) -> None:
     until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, "it did not come to that"
+        assert time.monotonic() < until, "timed out"
         time.sleep(0.02)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_saves_and_says_how_to_go_on(tmp_path, number, status):
+def test_signal_saves_and_prints_the_resume_command(tmp_path, number, status):
     folder = tmp_path / "run"
     process = launch(folder, "--epochs", "100000", "--sample-every", "100000")
     wait_for(lambda: (folder / "metrics.jsonl").exists())
-    second = launch(folder, "--resume")  # while the first is at work
+    second = launch(folder, "--resume")  # while the first is running
     out, err = second.communicate(timeout=60)
     assert (second.returncode, out) == (2, "")
     assert "another process is working on this run" in err
@@ -677,8 +690,8 @@ def test_a_signal_stops_saves_and_says_how_to_go_on(tmp_path, number, status):
     assert [json.loads(line)["epoch"] for line in lines] == list(range(1, int(said[1]) + 3))
 
 
-def test_a_signal_is_not_lost_where_python_drops_exceptions(monkeypatch, capsys):
-    """As in a callback of the garbage collection: what it raises is dropped, and the command would go on."""
+def test_signal_is_handled_where_python_drops_exceptions(monkeypatch, capsys):
+    """Python drops exceptions raised in a callback of the garbage collector."""
 
     def once(phase, info):
         gc.callbacks.remove(once)
@@ -700,13 +713,13 @@ def test_a_signal_is_not_lost_where_python_drops_exceptions(monkeypatch, capsys)
 @pytest.mark.parametrize(
     ("caught", "made"),
     [
-        # As JAX does while it starts a backend, and where it reads a compiled program from its cache.
+        # JAX does so while it starts a backend and when it reads its compilation cache.
         (Exception, RuntimeError("Unable to initialize backend")),
-        # As a module in C does of whatever reaches it while it is imported, such as Matplotlib's ft2font.
+        # C extensions such as Matplotlib's ft2font do so with any exception during their import.
         (BaseException, ImportError("initialization failed")),
     ],
 )
-def test_a_signal_is_not_lost_where_a_library_catches_exceptions(monkeypatch, capsys, caught, made):
+def test_signal_is_handled_where_a_library_catches_exceptions(monkeypatch, capsys, caught, made):
     def main(config):
         try:
             signal.raise_signal(signal.SIGTERM)
@@ -719,11 +732,11 @@ def test_a_signal_is_not_lost_where_a_library_catches_exceptions(monkeypatch, ca
     assert err.count("\n") == 1
 
 
-def test_a_second_ctrl_c_stops_at_once(tmp_path):
+def test_second_ctrl_c_stops_immediately(tmp_path):
     folder = tmp_path / "run"
     process = launch(folder, "--epochs", "100000", "--sample-every", "100000")
     wait_for(lambda: (folder / "metrics.jsonl").exists())
-    process.send_signal(signal.SIGSTOP)  # so that both are pending when it looks
+    process.send_signal(signal.SIGSTOP)  # so that both signals are pending when it continues
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
     time.sleep(0.001)

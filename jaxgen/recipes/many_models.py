@@ -1,0 +1,202 @@
+"""Many models that are trained together, as one recipe."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import DictKey, GetAttrKey
+
+from jaxgen.errors import InputError
+from jaxgen.training import Metrics, PyTree, Recipe, StateT
+
+Hyperparams = Mapping[str, Sequence[float]]  # one value for each model
+
+
+def many(recipe: Recipe[StateT], count: int, hyperparams: Hyperparams | None = None) -> Recipe[StateT]:
+    """A recipe that trains `count` models at once.
+
+    Each model has its own initialisation and its own noise; all see the same batches in the same order, so that a
+    comparison of them is paired. `one_of` is the recipe of one of them.
+
+    The state is the recipe's own with a first axis of `count` in every array. Noise keeps the batch as its first axis
+    and has the models as its second. The metric `loss` is `loss/0`, `loss/1`, … `variables` are a mapping with the
+    keys `0.generator`, `0.discriminator`, `1.generator`, …, where the recipe has two networks, and `0.model`,
+    `1.model`, … where it has one.
+
+    `init` takes as its `weights` such a mapping, or the variables of one model, from which all then start.
+
+    Args:
+        recipe: how one model learns. Its functions are mapped by `jax.vmap`.
+        count: the number of models.
+        hyperparams: values of hyperparameters, one for each model, such as `{"learning_rate": [1e-3, 1e-4]}`. They
+            replace what `optax.inject_hyperparams` keeps in the optimiser's state, in every optimiser that has a
+            hyperparameter of that name: in both of a GAN.
+
+    Returns:
+        The recipe of all models.
+
+    Raises:
+        InputError: a count below 1, a hyperparameter without one value for each model, or one that no optimiser of
+            the recipe has or that a schedule sets.
+    """
+    if count < 1:
+        raise InputError(f"count {count}: must be at least 1")
+    values = _checked(recipe, count, hyperparams or {})
+
+    def init(key: jax.Array, weights: PyTree = None) -> StateT:
+        def init_one(key: jax.Array, weights: PyTree, values: Mapping[str, jax.Array | np.ndarray]) -> StateT:
+            return _with_hyperparams(recipe.init(key, weights), values)
+
+        is_of_each = _holds_several(weights)
+        if is_of_each:
+            _check_models(weights, count)
+            weights = _stack([_of_model(weights, index) for index in range(count)])
+        return jax.vmap(init_one, (0, 0 if is_of_each else None, 0))(keys_of(key), weights, values)
+
+    def noise(key: jax.Array, batch_size: int) -> PyTree:
+        return jax.vmap(lambda key: recipe.noise(key, batch_size), out_axes=1)(keys_of(key))
+
+    def update(state: StateT, batch: PyTree, noise: PyTree) -> tuple[StateT, Metrics]:
+        state, metrics = jax.vmap(recipe.update, (0, None, 1))(state, batch, noise)
+        each = {
+            f"{name}/{index}": (total[index], weight[index])
+            for name, (total, weight) in metrics.items()
+            for index in range(count)
+        }
+        return state, each
+
+    def variables(state: StateT) -> dict[str, PyTree]:
+        each = jax.vmap(recipe.variables)(state)
+        return {
+            f"{index}.{name}": jax.tree.map(lambda array, index=index: array[index], network)
+            for index in range(count)
+            for name, network in _networks(each).items()
+        }
+
+    def keys_of(key: jax.Array) -> jax.Array:
+        return jax.vmap(_key_of, (None, 0))(key, jnp.arange(count))
+
+    return Recipe(init, noise, update, variables, recipe.smallest_batch)
+
+
+def one_of(recipe: Recipe[StateT], index: int) -> Recipe[StateT]:
+    """The recipe whose training is that of one model of `many(recipe, count)`, up to rounding.
+
+    That is, with the same keys for `init` and `fit`, and the same data. Hyperparameters that `many` sets are set in
+    the recipe that is given here.
+
+    Args:
+        recipe: the recipe that `many` was given.
+        index: the model's, from 0 on.
+
+    Returns:
+        The recipe of this model. Its `init` takes weights as that of `many` does.
+
+    Raises:
+        InputError: the index is negative.
+    """
+    if index < 0:
+        raise InputError(f"index {index}: must be at least 0")
+
+    def init(key: jax.Array, weights: PyTree = None) -> StateT:
+        return recipe.init(_key_of(key, index), _of_model(weights, index) if _holds_several(weights) else weights)
+
+    def noise(key: jax.Array, batch_size: int) -> PyTree:
+        return recipe.noise(_key_of(key, index), batch_size)
+
+    return recipe._replace(init=init, noise=noise)
+
+
+def _key_of(key: jax.Array, index: jax.Array | int) -> jax.Array:
+    """A model's key, whatever the number of models."""
+    return jax.random.fold_in(key, index)
+
+
+# ---- Variables of several models ----
+
+
+def _networks(variables: PyTree) -> Mapping[str, PyTree]:
+    """The variables of a recipe by network, under the names that their files have in a run."""
+    return variables if isinstance(variables, Mapping) and "params" not in variables else {"model": variables}
+
+
+def _holds_several(weights: PyTree) -> bool:
+    return isinstance(weights, Mapping) and any(name.startswith("0.") for name in weights)
+
+
+def _of_model(weights: Mapping[str, PyTree], index: int) -> PyTree:
+    """The variables of one model in a mapping of those of several."""
+    prefix = f"{index}."
+    networks = {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
+    if not networks:
+        raise InputError(f"the weights have no model {index}, only {', '.join(weights)}")
+    return networks["model"] if networks.keys() == {"model"} else networks
+
+
+def _check_models(weights: Mapping[str, PyTree], count: int) -> None:
+    there = len({name.partition(".")[0] for name in weights})
+    if there != count:
+        raise InputError(f"the weights are of {there} models, wanted {count}")
+
+
+def _stack(trees: Sequence[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *trees)
+
+
+# ---- Hyperparameters in the state of an optimiser ----
+
+
+def _checked(recipe: Recipe[Any], count: int, hyperparams: Hyperparams) -> dict[str, np.ndarray]:
+    """The values of hyperparameters as arrays `[count]`.
+
+    Raises:
+        InputError: they cannot be set in the recipe's state.
+    """
+    if not hyperparams:
+        return {}
+    values = {name: np.asarray(value) for name, value in hyperparams.items()}
+    state = jax.eval_shape(recipe.init, jax.random.key(0))
+    settable, scheduled = _held(state, "hyperparams"), _held(state, "hyperparams_states")
+    for name, value in values.items():
+        if value.shape != (count,) or value.dtype.kind not in "fiu":
+            raise InputError(f"hyperparams: {name} needs one number for each of the {count} models")
+        if name not in settable:
+            there = ", ".join(sorted(settable)) or "none"
+            raise InputError(
+                f"hyperparams: {name} is in no optimiser's state, there are {there}; make the optimiser by "
+                f"optax.inject_hyperparams, as in optax.inject_hyperparams(optax.adam)(learning_rate=1e-3)"
+            )
+        if name in scheduled:
+            raise InputError(f"hyperparams: {name} is set by a schedule in every step; give the optimiser a number")
+        if value.dtype.kind == "f" and any(jnp.issubdtype(dtype, jnp.integer) for dtype in settable[name]):
+            raise InputError(f"hyperparams: {name} is a whole number in the optimiser; give the optimiser a float")
+    return values
+
+
+def _with_hyperparams(state: StateT, values: Mapping[str, jax.Array | np.ndarray]) -> StateT:
+    """The state with these values wherever an optimiser keeps a hyperparameter of that name."""
+
+    def replaced(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        name = _hyperparam(path, "hyperparams")
+        return leaf if name is None or name not in values else jnp.full_like(leaf, values[name])
+
+    result: StateT = jax.tree_util.tree_map_with_path(replaced, state)
+    return result
+
+
+def _held(state: PyTree, field: str) -> dict[str, set[Any]]:
+    """The names in `hyperparams` or `hyperparams_states` of Optax's states, and the dtypes of what they name."""
+    names: dict[str, set[Any]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        for end in range(2, len(path) + 1):
+            if name := _hyperparam(path[:end], field):
+                names.setdefault(name, set()).add(leaf.dtype)
+    return names
+
+
+def _hyperparam(path: tuple[Any, ...], field: str) -> str | None:
+    """The name of a hyperparameter that a path leads to; `optax.inject_hyperparams` keeps them in a dict."""
+    is_one = len(path) > 1 and path[-2] == GetAttrKey(field) and isinstance(path[-1], DictKey)
+    return path[-1].key if is_one else None
