@@ -14,7 +14,7 @@ from experiments import rnn_complete, vae_mnist
 from jaxgen import pictures, runs
 from jaxgen.runs import run
 from tests.support import tiny
-from tests.test_run import bits, call, events
+from tests.test_runs import bits, call, events
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ("curves", "grid", "labelled", "over", "scatter", "strips")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from experiments import conv_autoencoder, dcgan_digits, rnn_complete
 from jaxgen import InputError, data
-from tests.test_run import call, contents
+from tests.test_runs import call, contents
 
 CHANCE = np.random.default_rng(0)
 IMAGES = CHANCE.integers(0, 256, (40, 8, 8), np.uint8)
