@@ -17,7 +17,7 @@ from jaxgen import runs, signals
 from jaxgen.runs import checkpoint
 from jaxgen.signals import stop_on_signals
 from tests.support import tiny
-from tests.test_run import ROOT, bits, wait_for
+from tests.test_runs import ROOT, bits, wait_for
 from tests.test_training import line_recipe, rows
 
 SAVING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
