@@ -616,7 +616,7 @@ def test_page_has_an_overview_and_the_tables_of_every_report(tmp_path: Path) -> 
 """
         in page
     )
-    assert page.count("\n## An abacus, 2 CPUs, JAX ") == 3
+    assert page.count("\n### An abacus, 2 CPUs, JAX ") == 3
     assert "\n- An abacus, 2 CPUs, avx2 amx_tile; Linux 6.1 x86_64\n" in page
     assert "\n- \\* NOT QUIET" in page
     assert "| dcgan_digits | 3.21 | 43.2 | 12.0 | 4.00 | 400 | 300 | 500 | 1,200 |" in page

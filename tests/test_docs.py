@@ -16,6 +16,8 @@ import nbclient
 import nbformat
 import pytest
 
+import experiments.dcgan_digits  # noqa: F401  # a page imports it, which must not see the replaced `data.load`
+import jaxgen
 from jaxgen import data
 
 ROOT = Path(__file__).parent.parent
@@ -111,6 +113,11 @@ def test_navigation_lists_every_page():
     listed = re.findall(r"[\w/]+\.md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     included = [target for text in PAGES.values() for target in re.findall(r'^--8<-- "(.+)"$', text, re.MULTILINE)]
     assert sorted([*(f"docs/{page}" for page in listed), *included]) == sorted([*PAGES, "CHANGELOG.md"][1:])
+
+
+def test_api_reference_lists_every_exported_name():
+    documented = re.findall(r"^::: jaxgen\.(\w+)", PAGES["docs/api/index.md"], re.MULTILINE)
+    assert set(jaxgen.__all__) - {"__version__"} <= set(documented)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

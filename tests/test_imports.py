@@ -1,12 +1,13 @@
 """The import rules: which module or package of jaxgen may import which."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LEAVES = {"errors", "durable", "compilation", "memory", "signals"}  # every module may import these
+LEAVES = {"errors", "durable", "compilation", "memory", "names", "signals"}  # every module may import these
 
 # The parts of jaxgen that each module or package may import, besides itself and the leaves.
 MAY_IMPORT = {
@@ -73,6 +74,16 @@ def test_modules_import_only_what_is_allowed(module):
 @pytest.mark.parametrize("leaf", sorted(LEAVES))
 def test_leaves_import_only_leaves(leaf):
     assert used_modules(ROOT / "jaxgen" / f"{leaf}.py") <= LEAVES
+
+
+def test_architecture_page_lists_these_rules():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", page, re.MULTILINE)
+    documented = {module: set(re.findall(r"`(\w+)`", allowed)) for module, allowed in rows}
+    assert documented.pop("experiments") == set()
+    assert documented == MAY_IMPORT
+    (leaves,) = re.findall(r"^Anything may import (.*?)\.", page, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", leaves)) == LEAVES
 
 
 def test_models_do_not_import_each_other():

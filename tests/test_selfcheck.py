@@ -1,4 +1,4 @@
-"""The check of this jaxlib's arithmetic, and what it does where that is wrong."""
+"""The self-check of the arithmetic of jaxlib, and the error where it is wrong."""
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,11 @@ def max_pool_case() -> selfcheck.Case:
     return next(case for case in selfcheck.cases() if case.name.startswith("max_pool"))
 
 
-def test_every_operation_is_right_here():
+def test_operations_agree_with_float64():
     assert selfcheck.check(jax.devices()[0]) < 1e-5
 
 
-def test_a_run_is_started_after_it(tmp_path, monkeypatch, capsys):
+def test_run_starts_after_a_passed_check(tmp_path, monkeypatch, capsys):
     case = max_pool_case()
     monkeypatch.setattr(selfcheck, "cases", lambda: [case])
     status, out, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"), "--self-check", "--epochs", "1")
@@ -40,7 +40,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_a_wrong_result_is_refused_and_named(tmp_path, monkeypatch, capsys, what):
+def test_wrong_result_is_refused_and_named(tmp_path, monkeypatch, capsys, what):
     case = max_pool_case()
     spoil = WRONG[what]
     ours = (lambda x: spoil(case.ours(x))) if what == "the output" else (lambda x: case.ours(spoil(x)))

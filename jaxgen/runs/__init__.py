@@ -33,8 +33,10 @@ from jaxgen.runs.config import (
 )
 from jaxgen.runs.layout import Layout
 from jaxgen.runs.outcome import History, Outcome
-from jaxgen.runs.run import Group, Interrupted, Run, key_of, start, start_group, write_extra, write_samples
+from jaxgen.runs.outputs import write_extra, write_samples
+from jaxgen.runs.run import Interrupted, Run, key_of
 from jaxgen.runs.session import experiment
+from jaxgen.runs.start import Group, start, start_group
 from jaxgen.signals import say
 
 __all__ = [

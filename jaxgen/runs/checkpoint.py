@@ -191,19 +191,20 @@ def _orbax() -> Iterator[Any]:
 
     TensorStore, under Orbax, would fail on file systems that cannot sync folders. Orbax has no public option for it.
     """
-    import orbax.checkpoint as ocp
-    from orbax.checkpoint._src.serialization import tensorstore_utils
-
-    absl = logging.getLogger("absl")
-    level = absl.level
+    root, absl = logging.getLogger(), logging.getLogger("absl")
+    level, handler = absl.level, logging.NullHandler()
+    root.addHandler(handler)  # absl, through which Orbax logs, would give the root logger one if it had none
     absl.setLevel(logging.CRITICAL)
-    contexts = [getattr(tensorstore_utils, name) for name in ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT")]
-    for context in contexts:
-        context["file_io_sync"] = False
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            yield checkpointer
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint._src.serialization import tensorstore_utils
+
+        with contextlib.ExitStack() as stack:
+            for name in ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT"):
+                context = getattr(tensorstore_utils, name)
+                context["file_io_sync"] = False
+                stack.callback(context.pop, "file_io_sync")
+            yield stack.enter_context(ocp.Checkpointer(ocp.PyTreeCheckpointHandler()))
     finally:
         absl.setLevel(level)
-        for context in contexts:
-            del context["file_io_sync"]
+        root.removeHandler(handler)

@@ -17,10 +17,11 @@ import jax
 
 from jaxgen.errors import InputError
 from jaxgen.runs.config import Config, option, speaking_of_options
+from jaxgen.runs.hints import program
 from jaxgen.runs.layout import Layout
 from jaxgen.runs.outcome import Outcome
 from jaxgen.runs.resume import check_experiment
-from jaxgen.runs.run import STOP_SIGNALS, Interrupted, program
+from jaxgen.runs.run import STOP_SIGNALS, Interrupted
 from jaxgen.runs.session import experiment
 from jaxgen.signals import GRACE, available, say
 

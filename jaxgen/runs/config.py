@@ -7,9 +7,6 @@ run is resumed; changing anything else makes another run.
 
 import contextlib
 import difflib
-import inspect
-import os
-import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -28,6 +25,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, to_jsonable_python
 
 from jaxgen.errors import InputError
+from jaxgen.names import module_name
 from jaxgen.signals import say
 
 T = TypeVar("T")
@@ -328,29 +326,23 @@ def _one_line(error: ErrorDetails, config_class: type[Config], fields: dict[str,
     return f"{shown}: {_EXPECTED.get(kind.partition('_')[0], error['msg'])}"
 
 
+def experiment_class(config_class: type[Config]) -> type[Config]:
+    """The class that an experiment's file defines: this one, or the one that it extends in a notebook or at a prompt.
+
+    This one where no file defines it or what it extends.
+    """
+    for base in config_class.__mro__:
+        if base.__module__ == __name__:
+            break
+        if module_name(base) != "__main__":
+            return base
+    return config_class
+
+
 def experiment_name(config_class: type[Config]) -> str:
     """The full name of the module that defines an experiment's Config, also where that is run as a script.
 
     A class that is defined in a notebook or at a prompt goes by the experiment that it extends, or by its own name.
     """
-    for base in config_class.__mro__:
-        if base.__module__ == __name__:
-            break
-        if base.__module__ != "__main__":
-            return base.__module__
-        main = sys.modules["__main__"]
-        if spec := getattr(main, "__spec__", None):
-            return str(spec.name)
-        if getattr(main, "__file__", None):
-            return _module_of(Path(os.path.abspath(inspect.getfile(base))))
-    return config_class.__name__
-
-
-def _module_of(script: Path) -> str:
-    """The name under which a script could be imported: with the packages that its folder is in."""
-    parts = [script.stem]
-    for folder in script.parents:
-        if not (folder / "__init__.py").exists():
-            break
-        parts.insert(0, folder.name)
-    return ".".join(parts)
+    name = module_name(experiment_class(config_class))
+    return config_class.__name__ if name == "__main__" else name

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from jaxgen.runs.config import Config
+from jaxgen.runs.config import Config, experiment_class
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -35,7 +35,7 @@ def _git_commit(config_class: type[Config]) -> str | None:
 
     None for an experiment in a notebook and one outside a checkout, such as an installed package.
     """
-    file = getattr(sys.modules.get(config_class.__module__), "__file__", None)
+    file = getattr(sys.modules.get(experiment_class(config_class).__module__), "__file__", None)
     if file is None:
         return None
     folder = Path(file).absolute().parent

@@ -4,9 +4,9 @@ All of it is for whoever watches. A terminal that is gone, or a stream that is c
 """
 
 import contextlib
+import importlib.util
 import sys
 import time
-import warnings
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
@@ -49,13 +49,10 @@ class Progress:
             "desc": self._place(epoch), "total": self.epochs * self.steps, "initial": epoch * self.steps + step,
             "unit": " steps", "leave": False,
         }  # fmt: skip
-        if _in_notebook():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of widgets that are not installed
-                with contextlib.suppress(ImportError):
-                    from tqdm.notebook import tqdm as notebook_bar
+        if _in_notebook() and importlib.util.find_spec("ipywidgets"):
+            from tqdm.notebook import tqdm as notebook_bar
 
-                    return notebook_bar(**options)
+            return notebook_bar(**options)
         from tqdm import tqdm
 
         form = "{desc} |{bar}| {rate_fmt} · {remaining} left"

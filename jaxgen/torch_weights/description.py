@@ -21,6 +21,7 @@ import flax.linen as nn
 import numpy as np
 
 from jaxgen.errors import InputError
+from jaxgen.names import module_name
 from jaxgen.torch_weights.files import Tensors
 from jaxgen.torch_weights.layout import Shapes, expected, printable
 from jaxgen.torch_weights.matching import matches
@@ -129,7 +130,7 @@ def _describe_module(module: nn.Module, where: str) -> dict[str, Any]:
         except InputError:
             if value is not field.default:
                 raise
-    return {"class": f"{kind.__module__}.{kind.__qualname__}", "fields": fields}
+    return {"class": f"{module_name(kind)}.{kind.__qualname__}", "fields": fields}
 
 
 def _describe_value(value: Any, where: str) -> Any:

@@ -1,0 +1,142 @@
+"""What a run writes besides its log and checkpoints: pictures, animations and weights."""
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from jaxgen import pictures, torch_weights
+from jaxgen.durable import write
+from jaxgen.runs.config import Config
+from jaxgen.runs.layout import Layout
+from jaxgen.runs.log import Log
+from jaxgen.signals import say
+
+PyTree = Any
+Picture = Image.Image | Callable[[], Image.Image]
+
+
+class _NotWrittenError(OSError):
+    """A picture was drawn, but the disk failed."""
+
+
+@contextlib.contextmanager
+def surviving(what: str, note: Callable[[str], object]) -> Iterator[None]:
+    """Go on where a picture cannot be drawn, whatever the reason, with one line about it.
+
+    Args:
+        what: the picture.
+        note: called with the line.
+
+    Raises:
+        OSError: the picture was drawn but could not be written.
+    """
+    try:
+        yield
+    except _NotWrittenError:
+        raise
+    except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # a C module that was being imported made it of a signal
+            raise
+        why = " ".join([f"{type(error).__name__}:", *str(error).split()])[:300].rstrip(":")
+        text = f"{what} was not drawn: {why}"
+        note(text)
+        say(text, error=True)
+
+
+class Outputs:
+    """The files that a run writes while it trains, each into the folders of the moment.
+
+    Before training has begun, files wait, because the run's folder may turn out not to fit.
+
+    Args:
+        layout: the run's paths.
+        log: where failures are noted.
+
+    Attributes:
+        failures: a line for each picture that could not be drawn.
+    """
+
+    def __init__(self, layout: Layout, log: Log) -> None:
+        self.failures: list[str] = []
+        self._layout = layout
+        self._log = log
+        self._epoch = 0
+        self._folders: list[Path] | None = None
+        self._waiting: list[tuple[str, Callable[[], bytes]]] = []
+
+    def write(self, name: str, make: Callable[[], bytes]) -> None:
+        """Write a file, by name, into the folders of the moment; a content that cannot be made costs the file."""
+        if self._folders is None:
+            self._waiting.append((name, make))
+            return
+        with surviving(name, self._note):
+            content = make()
+            try:
+                for folder in self._folders:
+                    write(folder / name, content)
+            except OSError as error:
+                raise _NotWrittenError(error.errno, error.strerror or str(error), error.filename) from error
+
+    def begin(self) -> None:
+        """Write the files that waited into the folder of the untrained model."""
+        self._folders = [self._layout.epoch(0)]
+        for name, make in self._waiting:
+            self.write(name, make)
+        self._waiting.clear()
+        self._folders = [self._layout.final]
+
+    def draw(self, epoch: int, draw: Callable[[], object], folders: Sequence[Path]) -> None:
+        """Call a drawing function, whose files go into these folders, and then those of the end again."""
+        self._epoch, self._folders = epoch, list(folders)
+        with surviving(f"a picture of epoch {epoch}", self._note):
+            draw()
+        self._folders = [self._layout.final]
+
+    def _note(self, text: str) -> None:
+        self.failures.append(text)
+        self._log.event({"event": "failure", "epoch": self._epoch, "step": 0, "text": text})
+
+
+def png(image: Picture) -> bytes:
+    """A picture, or what a function draws, as a PNG file."""
+    return pictures.png(image() if callable(image) else image)
+
+
+def weights_files(variables: PyTree, descriptions: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, bytes]:
+    """The weights of each network under PyTorch's names, by file name: `model.safetensors` for a single one.
+
+    Args:
+        variables: `{"params": …}`, or a mapping of names to such.
+        descriptions: what each network is, by name, as `torch_weights.describe` has it.
+        about: what else the files' headers say.
+    """
+    networks = {"model": variables} if "params" in variables else variables
+    return {
+        f"{name}.safetensors": torch_weights.to_safetensors(
+            torch_weights.flatten(its_variables), {**about, "module": descriptions.get(name)}
+        )
+        for name, its_variables in networks.items()
+    }
+
+
+def write_samples(config: Config, samples: jax.Array, columns: int = 16) -> None:
+    """Write images `[N, H, W, C]` in 0..1, drawn with `config.seed`, as a picture and an array into `samples/`."""
+    array = io.BytesIO()
+    np.save(array, np.asarray(samples))
+    name = f"{len(samples)}_of_seed_{config.seed}"
+    sheet = pictures.png(pictures.grid(samples, columns))
+    write_extra(config, {f"{name}.png": sheet, f"{name}.npy": array.getvalue()})
+
+
+def write_extra(config: Config, files: Mapping[str, bytes]) -> None:
+    """Write files, by name, into `samples/` of the run's folder, and print their paths."""
+    for name, content in files.items():
+        path = config.folder / "samples" / name
+        write(path, content)
+        say(str(path))

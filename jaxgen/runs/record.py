@@ -1,0 +1,55 @@
+"""What a run is: `config.json`, `environment.json`, and the first lines on the screen."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgen.durable import write_json
+from jaxgen.runs.config import Config
+from jaxgen.runs.environment import environment
+from jaxgen.runs.layout import VERSION, Layout
+from jaxgen.signals import say
+
+PyTree = Any
+
+
+def record(config: Config, data_sha256: str, about_data: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The content of `config.json`."""
+    return {
+        "layout": VERSION,
+        "experiment": config.experiment,
+        "options": config.stored(),
+        "data_sha256": data_sha256,
+        "data": dict(about_data or {}),
+    }
+
+
+def write_record(layout: Layout, content: Mapping[str, Any], config: Config, devices: Sequence[jax.Device]) -> None:
+    """Write `config.json` and `environment.json`."""
+    write_json(layout.config, content)
+    write_json(layout.environment, environment(config, devices))
+
+
+def announce(layout: Layout, content: Mapping[str, Any], devices: Sequence[jax.Device]) -> None:
+    """Say what a run learns from, where it computes, and where it writes."""
+    if data := content["data"]:
+        size = "×".join(map(str, (*data["size"], data["channels"])))
+        classes = len(data.get("classes", ()))
+        held_out = f"{data['held_out']:,}" if data.get("held_out") else "none"
+        kinds = f", {classes} classes" if classes > 1 else ""
+        say(f"data      {data['name']}: {data['images']:,} images of {size}{kinds}; {held_out} held out")
+    shared = f", {len(devices)} devices sharing each batch" if len(devices) > 1 else ""
+    say(f"device    {devices[0].platform}:{devices[0].id} ({devices[0].device_kind}){shared}")
+    say(f"folder    {layout.folder}")
+
+
+def digest(arrays: PyTree) -> str:
+    """The SHA-256 of arrays' types, shapes and contents."""
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(arrays):
+        total.update(f"{leaf.dtype}{leaf.shape}".encode())
+        total.update(np.ascontiguousarray(leaf).data)
+    return total.hexdigest()

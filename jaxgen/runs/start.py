@@ -1,0 +1,204 @@
+"""Starting runs: everything is checked before anything is written."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+import jax
+
+from jaxgen import selfcheck, torch_weights
+from jaxgen.durable import write, write_json
+from jaxgen.errors import InputError
+from jaxgen.runs.config import Config, option
+from jaxgen.runs.devices import find_devices
+from jaxgen.runs.hints import resume_command
+from jaxgen.runs.layout import Layout
+from jaxgen.runs.lock import locked
+from jaxgen.runs.outcome import Outcome, pictures_in
+from jaxgen.runs.outputs import Picture, png, surviving
+from jaxgen.runs.progress import Progress
+from jaxgen.runs.record import announce, digest, record, write_record
+from jaxgen.runs.resume import Finished, New, decide
+from jaxgen.runs.run import Run, Setup
+from jaxgen.runs.session import session
+from jaxgen.signals import say
+from jaxgen.training import PyTree, Source, as_source, check_batch_size
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+Modules = Any  # a Flax module, a mapping of names to modules, or None
+
+
+@contextlib.contextmanager
+def start(
+    config: ConfigT,
+    data: Source | PyTree,
+    modules: Modules = None,
+    *,
+    about_data: Mapping[str, Any] | None = None,
+    label: str = "",
+) -> Iterator["Run[ConfigT]"]:
+    """A run with this configuration on this data; with `config.resume`, the one in its folder goes on.
+
+    Its folder is made when everything is known to be good. At the end of the `with` statement the run is marked as
+    finished.
+
+    Args:
+        config: the configuration.
+        data: the training data, as `jaxgen.fit` takes it.
+        modules: the network, or a mapping of names to networks. The weights files describe them, so that `jaxgen.load`
+            can make them again; a new run starts from `config.weights`, if there is such a field.
+        about_data: what the data are, for `config.json` and the first lines on the screen: `name`, `images`, `size`,
+            `channels`, `classes`, `held_out`.
+        label: a word that tells this run from others of the same command.
+
+    Yields:
+        The run, on which `fit` is called once.
+
+    Raises:
+        InputError: the folder, the device, the batch size, the starting weights or the run to go on with does not fit.
+    """
+    with session(config) as settled, _started(settled, as_source(data), modules, about_data, label) as run:
+        yield run
+
+
+@contextlib.contextmanager
+def _started(
+    config: ConfigT,
+    source: Source,
+    modules: Modules,
+    about_data: Mapping[str, Any] | None,
+    label: str,
+    how_to_resume_group: str | None = None,
+) -> Iterator[Run[ConfigT]]:
+    _check_batch_size(config, source)
+    devices = find_devices(config)
+    is_alone = how_to_resume_group is None
+    if config.self_check and is_alone:
+        _self_check(devices[0])
+    descriptions = {name: torch_weights.describe(module) for name, module in _named(modules).items()}
+    data_sha256 = digest(source.arrays)
+    begins = decide(config, data_sha256)
+    weights = _starting_weights(modules, getattr(config, "weights", None)) if isinstance(begins, New) else None
+    content = record(config, data_sha256, about_data)
+    how_to_resume = how_to_resume_group or resume_command(config)
+    setup = Setup(source, modules, descriptions, content, devices, begins, weights, how_to_resume)
+    layout = Layout(config.folder)
+    with locked(layout.folder, layout.lock), Progress(label) as progress:
+        if is_alone and not isinstance(begins, Finished):
+            announce(layout, content, devices)
+        run = Run(config, setup, progress)
+        yield run
+        run.finish()
+
+
+def _check_batch_size(config: Config, source: Source) -> None:
+    try:
+        check_batch_size(config.batch_size, source.size)
+    except InputError:
+        raise InputError(
+            f"{option('batch_size', config.batch_size)}: there are only {source.size:,} images or windows to train on; "
+            f"{option('batch_size', source.size)} is the most"
+        ) from None
+
+
+def _named(modules: Modules) -> Mapping[str, Any]:
+    return modules if isinstance(modules, Mapping) else {} if modules is None else {"model": modules}
+
+
+def _self_check(device: jax.Device) -> None:
+    worst = selfcheck.check(device)
+    say(f"self-check: operations and gradients agree with float64 to {worst:.0e}")
+
+
+def _starting_weights(modules: Modules, sources: Any) -> PyTree:
+    """The variables in the files that `config.weights` names: a file, or one for each of several networks."""
+    if sources is None:
+        return None
+    if isinstance(modules, Mapping):
+        return torch_weights.load_all(modules, sources)
+    return torch_weights.load(modules, sources)
+
+
+class Group(Generic[ConfigT]):
+    """Several runs of one configuration, each in a folder of its own within the group's; from `start_group`."""
+
+    def __init__(self, config: ConfigT, source: Source, content: Mapping[str, Any]) -> None:
+        self.config = config
+        self._layout = Layout(config.folder)
+        self.failures: list[str] = []
+        self._source = source
+        self._about_data = content["data"]
+        self._how_to_resume = resume_command(config)
+
+    @contextlib.contextmanager
+    def start(self, name: str, modules: Modules = None, **changes: Any) -> Iterator[Run[ConfigT]]:
+        """`start` the run `name` with some fields changed; it goes on if it had begun."""
+        folder = self.config.folder / name
+        resume = self.config.resume and Layout(folder).read_config() is not None
+        config = self.config.replace(out=folder, resume=resume, **changes)
+        with _started(config, self._source, modules, self._about_data, name, self._how_to_resume) as run:
+            yield run
+
+    def picture(self, name: str, image: Picture, epoch: int | None = None) -> None:
+        """Write `NAME.png` into the folder of an epoch, or of the end, beside the runs' folders.
+
+        Args:
+            name: the file's name without suffix.
+            image: the picture, or a function that draws it. A function that fails costs the picture, not the run.
+            epoch: the epoch; None for the end.
+        """
+        folder = self._layout.final if epoch is None else self._layout.epoch(epoch)
+        content = b""
+        with surviving(name, self.failures.append):
+            content = png(image)
+        if content:
+            write(folder / f"{name}.png", content)
+
+    def outcome(self, outcomes: Mapping[str, Outcome]) -> Outcome:
+        """What the runs came to together, given what each came to."""
+        return Outcome(
+            self.config.folder,
+            {name: outcome.history for name, outcome in outcomes.items()},
+            {f"{name}_{key}": value for name, each in outcomes.items() for key, value in each.results.items()},
+            {name: outcome.module for name, outcome in outcomes.items()},
+            {name: outcome.variables for name, outcome in outcomes.items()},
+            pictures_in(self._layout.final),
+            (*(f"{name}: {said}" for name, each in outcomes.items() for said in each.failures), *self.failures),
+        )
+
+
+@contextlib.contextmanager
+def start_group(
+    config: ConfigT, data: Source | PyTree, *, about_data: Mapping[str, Any] | None = None
+) -> Iterator[Group[ConfigT]]:
+    """The folder of several runs, new or resumed, under the conditions of `start`."""
+    source = as_source(data)
+    with session(config) as config:
+        _check_batch_size(config, source)
+        devices = find_devices(config)
+        if config.self_check:
+            _self_check(devices[0])
+        data_sha256 = digest(source.arrays)
+        layout = Layout(config.folder)
+        _decide_group(config, data_sha256)
+        content = record(config, data_sha256, about_data)
+        with locked(layout.folder, layout.lock):
+            announce(layout, content, devices)
+            write_record(layout, content, config, devices)
+            layout.remove_later(-1)  # comparisons are made anew from the runs' own files
+            try:
+                yield Group(config, source, content)
+            except InputError:
+                if not any(config.folder.glob("*/config.json")):  # no run has begun
+                    layout.config.unlink()
+                    layout.environment.unlink()
+                raise
+            write_json(layout.finished, {"epochs": config.epochs, "epoch": config.epochs, "step": 0, "results": {}})
+
+
+def _decide_group(config: Config, data_sha256: str) -> None:
+    """Raise InputError where one of the group's runs could not go on, before anything is changed on disk."""
+    decide(config, data_sha256)
+    if config.resume:
+        for begun in sorted(config.folder.glob("*/config.json")):
+            decide(config.replace(out=begun.parent), data_sha256)
