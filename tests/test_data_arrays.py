@@ -186,6 +186,14 @@ def test_a_header_that_claims_to_be_long_is_refused(path):
         load(path)
 
 
+def test_a_header_with_an_open_brace_is_refused(path):
+    """NumPy lets Python's tokenizer fail on it."""
+    text = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1, 2, 2), {  \n"
+    write(path, b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text)
+    with pytest.raises(InputError, match=r"mine\.npz cannot be read: its header is damaged"):
+        load(path)
+
+
 SAVED = io.BytesIO()
 np.savez_compressed(SAVED, images=IMAGES, labels=LABELS)
 

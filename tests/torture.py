@@ -9,8 +9,8 @@ damage      N random bit flips, truncations and deletions in the files of a chec
 disk        N runs on file systems of 0.1 to 1 MB (needs root to mount them): each must end with one line and status 1,
             and resume to the same result once there is space.
 repeat      Trains every recipe for N steps in two processes, on all cores: the results must be equal bit for bit.
-fuzz        N seconds of random changes to files that jaxgen reads: IDX, CIFAR, safetensors, .pth and a run's
-            configuration. Each must be read or raise an InputError.
+fuzz        N seconds of random changes to files that jaxgen reads: IDX, CIFAR, .npz, safetensors, .pth and a
+            run's configuration. Each must be read or raise an InputError.
 
 Without names, it runs all checks. It prints one line for each, and exits with status 1 if there were problems.
 """
@@ -19,6 +19,7 @@ import argparse
 import contextlib
 import gzip
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -267,7 +268,7 @@ def readable_files(work: Path) -> list[tuple[Path, Callable[[], object]]]:
     import numpy as np
     import torch
 
-    from jaxgen import torch_weights
+    from jaxgen import data, torch_weights
     from jaxgen.data import files
     from jaxgen.layers import init_variables
     from jaxgen.models.completion import RowCompleter
@@ -290,6 +291,15 @@ def readable_files(work: Path) -> list[tuple[Path, Callable[[], object]]]:
     cifar = work / "data_batch_1.bin"
     cifar.write_bytes(random_bytes)
     readers.append((cifar, lambda: files.cifar_batch(files.contents(cifar), cifar)))
+    rows = np.frombuffer(random_bytes[: 3 * 3072], np.uint8).reshape(3, 3072)
+    for protocol in (2, 4):
+        batch = work / f"data_batch_{protocol}"
+        batch.write_bytes(pickle.dumps({b"labels": [0, 1, 2], b"data": rows}, protocol))
+        readers.append((batch, lambda batch=batch: files.cifar_pickle(files.contents(batch), batch)))
+    for save in (np.savez, np.savez_compressed):
+        path = work / f"{save.__name__}.npz"
+        save(path, images=rows.reshape(3, 32, 32, 3), labels=np.arange(3))
+        readers.append((path, partial(data.load, f"arrays:{path}")))
 
     module = RowCompleter("gru", 4, 3)
     variables = init_variables(module, jax.random.key(0))
@@ -299,6 +309,10 @@ def readable_files(work: Path) -> list[tuple[Path, Callable[[], object]]]:
     torch.save(tensors, work / "old.pth", _use_new_zipfile_serialization=False)
     saved = [work / name for name in ("weights.safetensors", "weights.pth", "old.pth")]
     readers += [(path, partial(torch_weights.load, module, path)) for path in saved]
+    described = work / "described.safetensors"
+    about = {"module": torch_weights.describe(module)}
+    described.write_bytes(torch_weights.to_safetensors(torch_weights.flatten(variables), about))
+    readers.append((described, partial(torch_weights.load_file, described)))
 
     def read_config() -> object:
         layout = Layout(run)

@@ -5,6 +5,7 @@ A file is not trusted: nothing in it is unpickled, and no memory is taken for mo
 
 import math
 import os
+import tokenize
 import zipfile
 import zlib
 from functools import partial
@@ -132,7 +133,10 @@ def _header(stream: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype
 
     if (version := npy.read_magic(stream)) != (1, 0):  # later versions are for records with many fields
         raise ValueError(f"version {version} of the format, which plain arrays do not have")
-    shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
+    try:
+        shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
+    except tokenize.TokenError as error:  # NumPy tries whether Python 2 wrote it
+        raise ValueError(f"its header is damaged: {error.args[0]}") from error
     if any(length < 0 for length in shape):
         raise ValueError(f"a shape of {shape}")
     return shape, fortran_order, dtype

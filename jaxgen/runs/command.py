@@ -57,7 +57,7 @@ def command(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> NoRe
 
 
 def _nowhere() -> TextIO:
-    return open(os.devnull, "w")  # noqa: SIM115
+    return open(os.devnull, "w")
 
 
 def _status_of(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> int:
