@@ -1,11 +1,7 @@
 """Research use of `jaxgen.fit` and `Run.fit`: continuing, stopping, measuring, one's own data."""
 
 import json
-import os
 import pydoc
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +16,6 @@ from tests.support import tiny
 from tests.test_runs import bits
 from tests.test_training import line_recipe, rows
 
-ROOT = Path(__file__).parent.parent
 POINTS = rows().astype(np.float32)
 
 
@@ -96,25 +91,18 @@ def test_integer_labels_are_accepted():
 
 
 def test_it_works_without_jit(tmp_path):
-    """And to the same result, up to rounding."""
-    code = """
-import jax
-from tests.support import tiny
-from tests.test_fit import POINTS, fit
-assert jax.config.jax_disable_jit
-print(fit(data=POINTS[:4])[1]["loss"][0])
-print(tiny.main(tiny.Config(out="run", epochs=1, batch_size=22)).history["loss"][0])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_DISABLE_JIT": "1", "JAX_NUM_CPU_DEVICES": "1"},
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    first, *_, last = done.stdout.splitlines()
-    assert float(first) == pytest.approx(fit(data=POINTS[:4])[1]["loss"][0], rel=1e-5)
-    assert float(last) == pytest.approx(
-        tiny.main(tiny.Config(out=tmp_path / "compiled", epochs=1, batch_size=22)).history["loss"][0], rel=1e-5
-    )
+    """As with `JAX_DISABLE_JIT=1`, and to the same result, up to rounding."""
+
+    def losses(name: str) -> list[float]:
+        config = tiny.Config(out=tmp_path / name, epochs=1, batch_size=22, devices=1)
+        with runs.start(config, tiny.points(), tiny.Mean()) as this_run:
+            this_run.fit(tiny.recipe(config))
+        outcome = this_run.outcome
+        return [fit(data=POINTS[:4])[1]["loss"][0], outcome.history["loss"][0]]
+
+    with jax.disable_jit():
+        without = losses("without")
+    assert without == pytest.approx(losses("with"), rel=1e-5)
 
 
 def test_recipe_is_generic_and_help_explains_its_fields():
