@@ -21,11 +21,11 @@ class Config(runs.DataConfig):
     """What to reconstruct: cifar10, mnist, fashion_mnist, faces, digits, folder:PATH, arrays:FILE.npz or tfds:NAME."""
     size: runs.Size | None = (32, 32)
     """Height and width to resize the images to, in pixels, multiples of four; None leaves them as they are."""
-    channels: runs.Count = 3
+    channels: runs.Dimension = 3
     """3 for colour, 1 for gray."""
     epochs: runs.Resumable[runs.Count] = 20
     """Passes over the images, in all; more of them continue a finished run."""
-    batch_size: runs.Count = 50
+    batch_size: runs.Dimension = 50
     """Images a step."""
     learning_rate: runs.Positive = 1e-3
     """Adam's."""

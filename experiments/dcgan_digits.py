@@ -22,7 +22,7 @@ class Config(runs.DataConfig):
     and 8×8."""
     epochs: runs.Resumable[runs.Count] = 200
     """Passes over the images, in all; more of them continue a finished run."""
-    batch_size: runs.Count = 16
+    batch_size: runs.Dimension = 16
     """Images a step; the generator learns from twice as many."""
     learning_rate: runs.Positive = 1e-3
     """Adam's, for both networks."""

@@ -23,7 +23,7 @@ class Config(runs.DataConfig):
     and 28×28."""
     epochs: runs.Resumable[runs.Count] = 25
     """Passes over the images, in all; more of them continue a finished run."""
-    batch_size: Annotated[runs.Count, Field(ge=2)] = 128
+    batch_size: Annotated[runs.Dimension, Field(ge=2)] = 128
     """Images a step, two at least for batch norm; an epoch's last, smaller batch is dropped."""
     learning_rate: runs.Positive = 2e-4
     """Adam's, for both networks."""

@@ -29,13 +29,13 @@ class Config(runs.DataConfig):
     """Height and width to resize the images to, in pixels; None leaves them as they are."""
     cell: runs.Several[Literal["lstm", "gru"]] = ("lstm", "gru")
     """lstm, gru, or both one after the other, and then compared."""
-    hidden: runs.Count = 256
+    hidden: runs.Dimension = 256
     """Size of the cell's state."""
     sequence_length: runs.Count | None = None
     """Rows from which the next one is predicted; None is half the height."""
     epochs: runs.Resumable[runs.Count] = 501
     """Passes over all windows, in all; more of them continue a finished run."""
-    batch_size: runs.Count = 32
+    batch_size: runs.Dimension = 32
     """Windows a step."""
     learning_rate: runs.Positive = 1e-3
     """Adam's."""

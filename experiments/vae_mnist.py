@@ -31,11 +31,11 @@ class Config(runs.DataConfig):
     data: runs.Resumable[str] = "mnist"
     """What to encode: mnist, fashion_mnist, cifar10, faces, digits, folder:PATH, arrays:FILE.npz or tfds:NAME; made
     gray and 32×32."""
-    latent: runs.Count = 2
+    latent: runs.Dimension = 2
     """Dimensions of the latent space."""
     epochs: runs.Resumable[runs.Count] = 5
     """Passes over the images, in all; more of them continue a finished run."""
-    batch_size: Annotated[runs.Count, Field(ge=2)] = 30
+    batch_size: Annotated[runs.Dimension, Field(ge=2)] = 30
     """Images a step, two at least for batch norm."""
     learning_rate: runs.Positive = 1e-3
     """Adam's."""

@@ -652,7 +652,9 @@ def summary(module: nn.Module) -> str:
         return y
 
     with nn.intercept_methods(note):
-        variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *module.input_shape)))
+        variables = jax.eval_shape(
+            module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *module.input_shape), jnp.float32)
+        )
     total = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     rows = [("layer", "kind", "output", "height", "parameters"), *rows, ("total", "", "", "", f"{total:,}")]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -25,7 +25,7 @@ def find(recipe, data, epoch=0, step=0, batch_size=BATCH, skipped=()):
     else:
         carry = loop.begin(recipe.init(jax.random.key(0)))
         epoch = step = 0
-    return bad_steps.find_bad_step(loop, carry, key=KEY, epochs=9, epoch=epoch, step=step, skipped=skipped)
+    return bad_steps.find_bad_step(loop, carry, key=KEY, until=(9, 0), epoch=epoch, step=step, skipped=skipped)
 
 
 @pytest.mark.parametrize("bad_row", range(0, 22, 3))

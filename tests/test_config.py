@@ -24,8 +24,11 @@ BAD = {
     "epochs=0: must be 1 or more; batch_size=1: must be 2 or more": (vae_mnist, {"epochs": 0, "batch_size": 1}),
     "epoch: there is no such option; did you mean epochs?": (vae_mnist, {"epoch": 3}),
     "cell='rnn': must be 'lstm' or 'gru'": (rnn_complete, {"cell": "rnn"}),
-    "size=(1, 2, 3): must be one number or two": (rnn_complete, {"size": (1, 2, 3)}),
-    "size=2.5: must be a whole number": (rnn_complete, {"size": 2.5}),
+    "size=(1, 2, 3): must be a height and a width in whole numbers, or one number for both": (
+        rnn_complete,
+        {"size": (1, 2, 3)},
+    ),
+    "size=2.5: must be a height and a width in whole numbers, or one number for both": (rnn_complete, {"size": 2.5}),
     "weights='x': is for one cell; name it with cell='lstm' or cell='gru'": (rnn_complete, {"weights": "x"}),
     "weights=('a',): must be 2 values": (dcgan_digits, {"weights": ("a",)}),
     "sample_at=(0,): must be 1 or more": (dcgan_mnist, {"sample_at": (0,)}),

@@ -12,7 +12,7 @@ import pytest
 
 from experiments import rnn_complete, vae_mnist
 from jaxgen import pictures, runs
-from jaxgen.runs import run
+from jaxgen.runs import outputs
 from tests.support import tiny
 from tests.test_runs import bits, call, events
 
@@ -67,14 +67,14 @@ def test_weights_are_written_before_the_last_pictures(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_fails_while_pictures_are_written_ends_the_run(tmp_path, monkeypatch, capsys):
-    write = run.write
+    write = outputs.write
 
     def full(path, content):
         if path.suffix == ".png" and "004" in str(path):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         write(path, content)
 
-    monkeypatch.setattr(run, "write", full)
+    monkeypatch.setattr(outputs, "write", full)
     status, _, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"))
     assert (status, err.count("\n")) == (1, 1)
     assert "mean.png: No space left on device; what was saved is intact" in err

@@ -211,7 +211,11 @@ HOSTILE: dict[str, Callable[[Path], Case]] = {
     "no size": options(conv_autoencoder, "--size", "0", "32"),
     "an unknown option": options(rnn_complete, "--gpu"),
     "an empty batch": options(dcgan_digits, "--batch-size", "0"),
-    "a batch larger than the data": lambda folder: (dcgan_digits, ["--batch-size", "5000"], "batch size 5000"),
+    "a batch larger than the data": lambda folder: (
+        dcgan_digits,
+        ["--batch-size", "5000"],
+        "--batch-size 5000: there are only 1,797 images or windows to train on; --batch-size 1797 is the most",
+    ),
     "a checkpoint every zero epochs": options(dcgan_digits, "--save-every", "0"),
     "an unknown cell": options(rnn_complete, "--cell", "elman"),
     "a window larger than the images": options(rnn_complete, "--sequence-length", "1000"),

@@ -461,7 +461,7 @@ BAD = {
     "a missing value": (["--epochs"], "--epochs"),
     "no epochs": (["--epochs", "0"], "--epochs 0: must be 1 or more"),
     "a negative batch": (["--batch-size", "-1"], "--batch-size -1: must be 1 or more"),
-    "a batch larger than the data": (["--batch-size", "23"], "batch size 23: must be from 1 to the 22 examples"),
+    "a batch larger than the data": (["--batch-size", "23"], "--batch-size 23: there are only 22 images"),
     "a learning rate of zero": (["--learning-rate", "0"], "--learning-rate 0.0: must be a number above 0"),
     "a learning rate of NaN": (["--learning-rate", "nan"], "--learning-rate nan: must be a number above 0"),
     "an infinite learning rate": (["--learning-rate", "inf"], "--learning-rate inf: must be a number above 0"),

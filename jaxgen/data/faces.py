@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxgen.data.images import Images, Target, fit
+from jaxgen.data.images import Images, Target, check_memory, fit
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,8 +60,11 @@ class Face(NamedTuple):
 
 def read(split: str, target: Target) -> Images:
     """504 faces to train on or 10 to test with, gray and 56×56 unless asked otherwise. They have no labels."""
-    target = target._replace(size=target.size or _SIZE, channels=target.channels or 1)
-    images = [fit(_draw(face, rng), target) for face, rng in _people(split)]
+    size, channels = target.size or _SIZE, target.channels or 1
+    target = target._replace(size=size, channels=channels)
+    people = list(_people(split))
+    check_memory(len(people), (*size, channels))
+    images = [fit(_draw(face, rng), target) for face, rng in people]
     return Images(np.stack(images), np.zeros(len(images), np.int32))
 
 

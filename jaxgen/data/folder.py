@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxgen.data import cache, splits
 from jaxgen.data.decode import open_picture, suffixes
-from jaxgen.data.images import Images, Target, fit, stack
+from jaxgen.data.images import Images, Target, check_memory, fit, stack
 from jaxgen.data.report import Report, listed, summary
 from jaxgen.errors import InputError
 
@@ -250,6 +250,8 @@ def _is_loop(here: Path, name: str) -> bool:
 
 
 def _decode(name: str, files: _Split, target: Target, skip_bad: bool, report: Report) -> cache.Prepared:
+    if target.size is not None:
+        check_memory(len(files.examples), (*target.size, target.channels or 1))
     images, labels, skipped, distorted = [], [], [], 0
     for file, label in report.progress(files.examples, f"{name}: decoding"):
         try:

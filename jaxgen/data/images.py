@@ -1,11 +1,13 @@
 """The host-side type of a data set, and the conversion of pictures to arrays that all sources share."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxgen import memory
 from jaxgen.errors import InputError
 
 if TYPE_CHECKING:  # Pillow is imported inside functions: importing jaxgen.data stays cheap
@@ -114,6 +116,16 @@ def _resize_and_crop(picture: "Image.Image", size: Size) -> "Image.Image":
     return picture.resize(covering, Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
 
 
+def check_memory(count: int, shape: tuple[int, ...]) -> None:
+    """Raise InputError where so many images `[H, W, C]` take more memory than there is."""
+    needed, there = count * math.prod(shape), memory.available()
+    if needed > there:
+        raise InputError(
+            f"{count:,} images of {'×'.join(map(str, shape))} take {memory.text(needed)}, but {memory.text(there)} of "
+            "memory are free; choose a smaller size (--size) or fewer images"
+        )
+
+
 def fit_all(
     images: UInt8Array, target: Target, progress: Callable[[UInt8Array], Iterable[UInt8Array]] = iter
 ) -> UInt8Array:
@@ -122,6 +134,7 @@ def fit_all(
     shape = (*(target.size or (height, width)), target.channels or depth)
     if shape == (height, width, depth):
         return images
+    check_memory(len(images), shape)
     fitted = np.empty((len(images), *shape), np.uint8)
     for index, image in enumerate(progress(images)):
         fitted[index] = fit(from_array(image), target)

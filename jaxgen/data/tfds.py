@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxgen.data import cache, fetch
-from jaxgen.data.images import Images, Target, fit, flatten, from_array, stack
+from jaxgen.data.images import Images, Target, check_memory, fit, flatten, from_array, stack
 from jaxgen.data.report import Report, summary
 from jaxgen.errors import InputError
 
@@ -97,6 +97,8 @@ def _decode(name: str, place: Path, split: str, target: Target, report: Report) 
         image_key, label_key = _keys(name, builder.info.features)
         _check_format(name, builder.info.file_format, place)
         examples = builder.as_data_source(_split(name, split, list(builder.info.splits)))
+        if target.size is not None:
+            check_memory(len(examples), (*target.size, target.channels or 1))
         for example in report.progress(examples, f"tfds:{name}: decoding"):
             picture = flatten(from_array(example[image_key]))
             distorted += target.distorts(picture.height, picture.width)

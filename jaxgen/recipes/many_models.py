@@ -46,14 +46,15 @@ def many(recipe: Recipe[StateT], count: int, hyperparams: Hyperparams | None = N
     values = _checked(recipe, count, hyperparams or {})
 
     def init(key: jax.Array, weights: PyTree = None) -> StateT:
-        def init_one(key: jax.Array, weights: PyTree, values: Mapping[str, jax.Array | np.ndarray]) -> StateT:
+        def init_one(key: jax.Array, weights: PyTree, values: Mapping[str, jax.Array]) -> StateT:
             return _with_hyperparams(recipe.init(key, weights), values)
 
         is_of_each = _holds_several(weights)
         if is_of_each:
             _check_models(weights, count)
             weights = _stack([_of_model(weights, index) for index in range(count)])
-        return jax.vmap(init_one, (0, 0 if is_of_each else None, 0))(keys_of(key), weights, values)
+        each = {name: jnp.asarray(value) for name, value in values.items()}
+        return jax.vmap(init_one, (0, 0 if is_of_each else None, 0))(keys_of(key), weights, each)
 
     def noise(key: jax.Array, batch_size: int) -> PyTree:
         return jax.vmap(lambda key: recipe.noise(key, batch_size), out_axes=1)(keys_of(key))
@@ -175,7 +176,7 @@ def _checked(recipe: Recipe[Any], count: int, hyperparams: Hyperparams) -> dict[
     return values
 
 
-def _with_hyperparams(state: StateT, values: Mapping[str, jax.Array | np.ndarray]) -> StateT:
+def _with_hyperparams(state: StateT, values: Mapping[str, jax.Array]) -> StateT:
     """The state with these values wherever an optimiser keeps a hyperparameter of that name."""
 
     def replaced(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:

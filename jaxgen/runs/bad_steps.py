@@ -16,6 +16,7 @@ from jaxgen.training import Carry, Loop, PyTree, Recipe, all_finite, epoch_of
 
 # Operations that only wrap others, which are examined in their place.
 _CALLS = {"jit", "pjit", "closed_call", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
+_LONGEST_REPLAY = 600.0  # seconds for repeating steps
 _LONGEST_WALK = 60.0  # seconds for examining the operations of the bad step
 
 
@@ -29,6 +30,14 @@ class BadStep(NamedTuple):
     before: Carry
 
 
+class SearchStoppedError(Exception):
+    """The search took too long. The steps up to (`epoch`, `step`) are good."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        super().__init__(f"all values are finite up to epoch {epoch + 1}, step {step}")
+        self.epoch, self.step = epoch, step
+
+
 def find_bad_step(
     loop: Loop,
     carry: Carry,
@@ -36,7 +45,7 @@ def find_bad_step(
     key: jax.Array,
     epoch: int,
     step: int,
-    epochs: int,
+    until: tuple[int, int],
     skipped: Collection[tuple[int, int]] = (),
 ) -> BadStep | None:
     """The first step from (`epoch`, `step`) on after which a metric or a number of the state is not finite.
@@ -49,20 +58,29 @@ def find_bad_step(
         key: the key of the training.
         epoch: finished epochs.
         step: finished steps of the current epoch.
-        epochs: where to stop looking.
+        until: where to stop looking, as (epoch, step).
         skipped: steps as (epoch, step) that the training skipped, and this does too.
 
     Returns:
-        The step; None where everything is finite until `epochs` are finished, because the device computed something
-        else than the first time, as a GPU may.
+        The step; None where everything is finite up to `until`, because the device computed something else than the
+        first time, as a GPU may.
+
+    Raises:
+        SearchStoppedError: ten minutes were not enough.
     """
-    place = epoch, step
+    place, deadline = (epoch, step), time.monotonic() + _LONGEST_REPLAY
     while True:  # once, and once more for every skipped step
-        pieces = loop.slices(_copied(carry), epochs=epochs, key=key, epoch=place[0], step=place[1], longest=1)
+        pieces = loop.slices(
+            _copied(carry), epochs=until[0] + (until[1] > 0), key=key, epoch=place[0], step=place[1], longest=1
+        )
         for piece in pieces:
             if place in skipped or int(piece.carry.bad_step) >= 0:
                 break
+            if time.monotonic() > deadline:
+                raise SearchStoppedError(*place)
             carry, place = _copied(piece.carry), (piece.epoch, piece.step)
+            if place >= until:
+                return None
         else:
             return None
         if place not in skipped:

@@ -68,7 +68,7 @@ def _status_of(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> i
     except MemoryError:
         return _say_why(_out_of_memory(), 1)
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory")):  # the latter: on the CPU
             raise
         return _say_why(_out_of_memory(), 1)
     except OSError as error:

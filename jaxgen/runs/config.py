@@ -7,13 +7,21 @@ run is resumed; changing anything else makes another run.
 
 import contextlib
 import difflib
-import numbers
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails, to_jsonable_python
 
 from jaxgen.errors import InputError
@@ -23,23 +31,39 @@ from jaxgen.signals import say
 T = TypeVar("T")
 RESUMABLE = "may change when the run is resumed"
 INSPECTABLE = "may change when a finished run is inspected"
+DIMENSION = "decides how much memory a training takes"
 STARTING = "what a new run starts from, which does not concern whoever inspects it"
 Resumable = Annotated[T, RESUMABLE]
 Inspectable = Annotated[T, INSPECTABLE]
 Starting = Annotated[T, STARTING]
 
+_MOST_PIXELS = 89_478_485  # of a picture; Pillow's limit
+
 Count = Annotated[int, Field(ge=1, lt=2**31)]
+Dimension = Annotated[int, Field(ge=1, lt=2**28), DIMENSION]  # of an array: products of two do not overflow
 Positive = Annotated[float, Field(gt=0, lt=1e30, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 def _pair(value: Any) -> Any:
     """One number for a square."""
-    if isinstance(value, list | tuple) and len(value) != 2:
-        if len(value) != 1:
-            raise ValueError("must be one number or two")
-        value = value[0]
-    return (value, value) if isinstance(value, numbers.Real | str) else value
+    numbers = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if len(numbers) > 2 or not numbers or not all(_is_whole(number) for number in numbers):
+        raise ValueError("must be a height and a width in whole numbers, or one number for both")
+    return numbers * (3 - len(numbers))
+
+
+def _is_whole(value: Any) -> bool:
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        return not isinstance(value, bool) and int(value) == (int(value) if isinstance(value, str) else value)
+    return False
+
+
+def _area(size: tuple[int, int]) -> tuple[int, int]:
+    """As many pixels as Pillow reads in a picture."""
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise ValueError(f"must have at most {_MOST_PIXELS:,} pixels in all")
+    return size
 
 
 def _tuple(value: Any) -> Any:
@@ -47,7 +71,7 @@ def _tuple(value: Any) -> Any:
     return value if value is None or isinstance(value, list | tuple) else (value,)
 
 
-Size = Annotated[tuple[Count, Count], BeforeValidator(_pair)]
+Size = Annotated[tuple[Dimension, Dimension], BeforeValidator(_pair), AfterValidator(_area)]
 Several = Annotated[tuple[T, ...], BeforeValidator(_tuple)]
 
 _on_command_line: ContextVar[bool] = ContextVar("on_command_line", default=False)
@@ -92,7 +116,7 @@ class Config(BaseModel):
 
     epochs: Resumable[Count] = 1
     """Passes over the data, in all; more of them continue a finished run."""
-    batch_size: Count = 1
+    batch_size: Dimension = 1
     """Examples a step."""
     seed: Inspectable[Annotated[int, Field(ge=0, lt=2**32)]] = 0
     """Determines every random number."""
@@ -163,7 +187,7 @@ class Config(BaseModel):
     def fixed(self) -> dict[str, Any]:
         """The fields that make this run another one if they change, as JSON has them; without paths."""
         stored = self.stored()
-        marks = {name: _metadata(field) for name, field in type(self).model_fields.items()}
+        marks = {name: metadata(field) for name, field in type(self).model_fields.items()}
         return {name: stored[name] for name in marks if not {RESUMABLE, STARTING} & set(map(str, marks[name]))}
 
     def with_stored(self, stored: dict[str, Any], where: Path) -> Self:
@@ -197,7 +221,7 @@ class Config(BaseModel):
     def of_existing(cls, stored: dict[str, Any], where: Path, *, resume: bool) -> Self:
         """`read`, for a run that is resumed or else inspected."""
         found = cls.read(stored, where)
-        starting = (name for name, field in cls.model_fields.items() if STARTING in _metadata(field) and not resume)
+        starting = (name for name, field in cls.model_fields.items() if STARTING in metadata(field) and not resume)
         return found.replace(**{name: cls.model_fields[name].default for name in starting})
 
     @classmethod
@@ -220,8 +244,8 @@ class Config(BaseModel):
         return found
 
     def _may_change(self, name: str) -> bool:
-        metadata = _metadata(type(self).model_fields[name])
-        return RESUMABLE in metadata or (INSPECTABLE in metadata and not self.resume)
+        marks = metadata(type(self).model_fields[name])
+        return RESUMABLE in marks or (INSPECTABLE in marks and not self.resume)
 
 
 class DataConfig(Config):
@@ -251,9 +275,9 @@ class DataConfig(Config):
         return data
 
 
-def _metadata(field: Any) -> list[Any]:
+def metadata(field: Any) -> list[Any]:
     """What an annotation says beside the type."""
-    return [*field.metadata, *getattr(field.annotation, "__metadata__", ())]
+    return [*field.metadata, *getattr(field.annotation, "_metadata__", ())]
 
 
 def _same_json(ours: Any, stored: Any) -> bool:

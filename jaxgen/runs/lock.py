@@ -17,7 +17,8 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 def locked(folder: Path, lock: Path) -> Iterator[None]:
     """Make a folder and hold its lock, which the system releases however the process ends.
 
-    Some file systems have no locks; then the run goes on without one, and says so.
+    Some file systems have no locks; then the run goes on without one, and says so. A folder in which nothing was
+    written is removed again.
 
     Raises:
         InputError: the folder cannot be written, or another process holds the lock.
@@ -25,6 +26,7 @@ def locked(folder: Path, lock: Path) -> Iterator[None]:
     import filelock
 
     held = filelock.FileLock(lock, timeout=0, fallback_to_soft=False)
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         make_folder(folder)
         held.acquire()
@@ -36,10 +38,13 @@ def locked(folder: Path, lock: Path) -> Iterator[None]:
         if not (isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS):
             raise InputError(f"{folder} cannot be written ({error.strerror}); name another {option('out')}") from error
         say(f"{folder}: this file system has no locks; do not start another process on this run", error=True)
-        yield
-        return
     try:
         yield
     finally:
+        with contextlib.suppress(OSError, NotImplementedError):
+            if missing and [path.name for path in folder.iterdir()] in ([], [lock.name]):
+                lock.unlink(missing_ok=True)
+                for place in missing:
+                    place.rmdir()
         with contextlib.suppress(OSError, NotImplementedError):
             held.release()

@@ -40,6 +40,7 @@ def decide(config: Config, data_sha256: str) -> Start:
         InputError: the folder is not usable for it.
     """
     layout = Layout(config.folder)
+    _check_name(layout.folder)
     if not config.resume:
         _check_new(layout)
         return New()
@@ -103,6 +104,15 @@ def best_good(layout: Layout) -> Path:
     except checkpoint.DamagedError as error:
         raise InputError(f"the best checkpoint is not whole: {error}; load the newest, without best") from error
     return path
+
+
+def _check_name(folder: Path) -> None:
+    """Raise InputError where Orbax, which takes paths as UTF-8, could not write into the folder."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError:
+        name = str(folder.absolute()).encode(errors="backslashreplace").decode()
+        raise InputError(f"{name}: the name of this folder is not UTF-8; name another with {option('out')}") from None
 
 
 def _check_new(layout: Layout) -> None:

@@ -15,7 +15,7 @@ from jaxgen.durable import write, write_json
 from jaxgen.errors import InputError
 from jaxgen.precision import in_precision
 from jaxgen.runs import checkpoint
-from jaxgen.runs.bad_steps import BadStep, find_bad_step
+from jaxgen.runs.bad_steps import BadStep, SearchStoppedError, find_bad_step
 from jaxgen.runs.config import Config, option
 from jaxgen.runs.layout import Layout
 from jaxgen.runs.log import Log
@@ -24,6 +24,7 @@ from jaxgen.runs.outputs import Outputs, Picture, png, weights_files
 from jaxgen.runs.progress import Progress
 from jaxgen.runs.record import write_record
 from jaxgen.runs.resume import At, Finished, New, Start, newest_good
+from jaxgen.runs.room import check_memory
 from jaxgen.signals import available, say, stop_on_signals
 from jaxgen.training import Carry, Loop, PyTree, Recipe, Slice, Source
 
@@ -154,11 +155,13 @@ class Run(Generic[ConfigT]):
         Raises:
             Interrupted: a signal stopped the run; everything is saved.
             FloatingPointError: a value was not finite; the message names the step.
+            InputError: the training takes more memory than there is.
         """
         recipe = in_precision(recipe, self.config.precision)
         self._recipe, self._drawings, self._best = recipe, drawings, best
         self._notes, self._measure, self._each = notes, measure, each
         self._loop = Loop(recipe, self._setup.source, self.config.batch_size, self._setup.devices)
+        check_memory(self.config, self._loop)
         with stop_on_signals(STOP_SIGNALS, self._say_stopping, self._aborted) as self._stop:
             begins = self._setup.begins
             carry = self._begun() if isinstance(begins, New) else self._restored(begins)
@@ -308,10 +311,16 @@ class Run(Generic[ConfigT]):
         if self._stop.number is not None:
             raise self._aborted(self._stop.number)
         carry = Carry(**checkpoint.restore(path, noticed.carry._asdict()))
-        bad = find_bad_step(
-            self._loop, carry, key=self.key("training"), epochs=noticed.epoch + (noticed.metrics is None),
-            epoch=about["epoch"], step=about["step"], skipped=skipped,
-        )  # fmt: skip
+        try:
+            bad = find_bad_step(
+                self._loop, carry, key=self.key("training"), until=(noticed.epoch, noticed.step),
+                epoch=about["epoch"], step=about["step"], skipped=skipped,
+            )  # fmt: skip
+        except SearchStoppedError as stopped:
+            raise FloatingPointError(
+                f"a value is not finite at epoch {noticed.epoch + 1}, step {noticed.step}; {stopped}, where the search "
+                f"was stopped; {path} is good; to go on from there: {self._setup.how_to_resume}"
+            ) from stopped
         self._stop.stops_now = False
         if bad is None:
             raise FloatingPointError(

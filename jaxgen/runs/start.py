@@ -8,7 +8,8 @@ import jax
 
 from jaxgen import selfcheck, torch_weights
 from jaxgen.durable import write, write_json
-from jaxgen.runs.config import Config
+from jaxgen.errors import InputError
+from jaxgen.runs.config import Config, option
 from jaxgen.runs.devices import find_devices
 from jaxgen.runs.hints import resume_command
 from jaxgen.runs.layout import Layout
@@ -69,7 +70,7 @@ def _started(
     label: str,
     how_to_resume_group: str | None = None,
 ) -> Iterator[Run[ConfigT]]:
-    check_batch_size(config.batch_size, source.size)
+    _check_batch_size(config, source)
     devices = find_devices(config)
     is_alone = how_to_resume_group is None
     if config.self_check and is_alone:
@@ -88,6 +89,16 @@ def _started(
         run = Run(config, setup, progress)
         yield run
         run.finish()
+
+
+def _check_batch_size(config: Config, source: Source) -> None:
+    try:
+        check_batch_size(config.batch_size, source.size)
+    except InputError:
+        raise InputError(
+            f"{option('batch_size', config.batch_size)}: there are only {source.size:,} images or windows to train on; "
+            f"{option('batch_size', source.size)} is the most"
+        ) from None
 
 
 def _named(modules: Modules) -> Mapping[str, Any]:
@@ -163,7 +174,7 @@ def start_group(
     """The folder of several runs, new or resumed, under the conditions of `start`."""
     source = as_source(data)
     with session(config) as config:
-        check_batch_size(config.batch_size, source.size)
+        _check_batch_size(config, source)
         devices = find_devices(config)
         if config.self_check:
             _self_check(devices[0])
@@ -175,7 +186,13 @@ def start_group(
             announce(layout, content, devices)
             write_record(layout, content, config, devices)
             layout.remove_later(-1)  # comparisons are made anew from the runs' own files
-            yield Group(config, source, content)
+            try:
+                yield Group(config, source, content)
+            except InputError:
+                if not any(config.folder.glob("*/config.json")):  # no run has begun
+                    layout.config.unlink()
+                    layout.environment.unlink()
+                raise
             write_json(layout.finished, {"epochs": config.epochs, "epoch": config.epochs, "step": 0, "results": {}})
 
 

@@ -33,7 +33,8 @@ def template(module: nn.Module) -> Variables:
     Returns:
         The module's variables with a `jax.ShapeDtypeStruct` for each array.
     """
-    return jax.eval_shape(lambda key: module.init(key, jnp.zeros((1, *module.input_shape))), jax.random.key(0))
+    image = jax.ShapeDtypeStruct((1, *module.input_shape), jnp.float32)
+    return jax.eval_shape(module.init, jax.random.key(0), image)
 
 
 def expected(module: nn.Module) -> dict[str, tuple[int, ...]]:
