@@ -35,6 +35,8 @@ class Config(runs.DataConfig):
     """Start from these weights, the generator's and the discriminator's, .safetensors or .pth with PyTorch's names."""
     sample: runs.Resumable[runs.Count | None] = None
     """Train nothing: draw so many images from the finished run's generator, with --seed, to a PNG and an .npy."""
+    samples_out: runs.Resumable[Path | None] = None
+    """Folder for what --sample draws; None is samples/ in the run's folder."""
 
     @property
     def uses_existing_run(self) -> bool:
@@ -58,7 +60,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
         trained = jaxgen.load(config.folder)
         module, variables = trained.module["generator"], trained.variables["generator"]
         samples = dcgan.sample(module, variables, jax.random.key(config.seed), config.sample)
-        runs.write_samples(config, samples, columns=8)
+        runs.write_samples(config, samples, config.samples_out, columns=8)
         return None
     train = load(config.data if data is None else data, size=(28, 28), channels=1, **config.loading)
     config = config.replace(data=config.data if data is None else GIVEN)

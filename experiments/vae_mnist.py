@@ -45,6 +45,8 @@ class Config(runs.DataConfig):
     """The latent grid is decoded from −extent to extent, in standard deviations of the prior."""
     morph: runs.Resumable[runs.Several[int] | None] = None
     """Train nothing: decode the path through the means of these classes with the finished run, strip and animation."""
+    samples_out: runs.Resumable[Path | None] = None
+    """Folder for what --morph draws; None is samples/ in the run's folder."""
     weights: runs.Starting[Path | None] = None
     """Start from these weights, a .safetensors or .pth file with PyTorch's names."""
     test: runs.Resumable[bool] = False
@@ -114,7 +116,8 @@ def inspect(config: Config, module: vae.ConvVAE, test: Images) -> None:
     frames = vae.morph(module, variables, points, FRAMES)
     name = f"morph_{'_'.join(map(str, config.morph))}"
     animation = pictures.gif([pictures.to_image(frame) for frame in frames])
-    runs.write_extra(config, {f"{name}.png": pictures.png(strip(frames)), f"{name}.gif": animation})
+    files = {f"{name}.png": pictures.png(strip(frames)), f"{name}.gif": animation}
+    runs.write_extra(config, files, config.samples_out)
 
 
 def check_path(path: Sequence[int], test: Images) -> None:

@@ -46,12 +46,12 @@ def command(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> NoRe
             sys.stdout.reconfigure(errors="backslashreplace")  # file names may contain what the encoding lacks
         with speaking_of_options():
             status = _status_of(main, config_class)
-    except Interrupted as stop:
-        status = _say_stopped(stop)
-    except Exception as error:
-        if not isinstance(error.__cause__, Interrupted):
+        _ignore_signals()
+    except BaseException as error:
+        stop = _interruption(error)
+        if stop is None:
             raise
-        status = _say_stopped(error.__cause__)  # a C module that was being imported made an ImportError of it
+        status = _say_stopped(stop)
     _leave(status)
 
 
@@ -61,6 +61,8 @@ def _status_of(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> i
         return 1 if isinstance(outcome, Outcome) and outcome.failures else 0
     except InputError as error:
         return _say_why(str(error), 2)
+    except SystemExit as stop:  # `--help` was printed
+        return stop.code if isinstance(stop.code, int) else 0
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         return _BROKEN_PIPE
     except FloatingPointError as error:
@@ -86,13 +88,14 @@ def _out_of_memory() -> str:
 
 
 def _leave(status: int) -> NoReturn:
-    """End the process, whatever has become of its output."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except (OSError, ValueError):
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """End the process, whatever has become of its output: Python's own flush would change the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     raise SystemExit(status)
 
 
@@ -118,6 +121,23 @@ def _stop_anywhere() -> None:
         with contextlib.suppress(ValueError):  # not in the main thread
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _interrupt)
+
+
+def _ignore_signals() -> None:
+    """Ignore signals from here on: what remains takes a moment, and the exit status is known.
+
+    Python itself would give them their default effect before it has ended.
+    """
+    for number in STOP_SIGNALS:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _interruption(error: BaseException | None) -> Interrupted | None:
+    """The stop that led to an error, if one did: a C module that is being imported makes an ImportError of it."""
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _interrupt(number: int, frame: types.FrameType | None) -> None:
@@ -152,6 +172,7 @@ def _unless_interrupted(dropped: Any) -> None:
 def _say_stopped(stop: Interrupted) -> int:
     if _ALARM:
         signal.setitimer(signal.ITIMER_REAL, 0)
+    _ignore_signals()
     say(str(stop), error=True)
     return 128 + stop.number
 

@@ -1,6 +1,7 @@
 """What a run writes besides its log and checkpoints: pictures, animations and weights."""
 
 import contextlib
+import errno
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from PIL import Image
 
 from jaxgen import pictures, torch_weights
 from jaxgen.durable import write
-from jaxgen.runs.config import Config
+from jaxgen.errors import InputError
+from jaxgen.runs.config import Config, option
 from jaxgen.runs.layout import Layout
 from jaxgen.runs.log import Log
 from jaxgen.signals import say
@@ -125,18 +127,34 @@ def weights_files(variables: PyTree, descriptions: Mapping[str, Any], about: Map
     }
 
 
-def write_samples(config: Config, samples: jax.Array, columns: int = 16) -> None:
-    """Write images `[N, H, W, C]` in 0..1, drawn with `config.seed`, as a picture and an array into `samples/`."""
+def write_samples(config: Config, samples: jax.Array, folder: Path | None = None, columns: int = 16) -> None:
+    """Write images `[N, H, W, C]` in 0..1, drawn with `config.seed`, as a picture and an array, as `write_extra` does."""
     array = io.BytesIO()
     np.save(array, np.asarray(samples))
     name = f"{len(samples)}_of_seed_{config.seed}"
     sheet = pictures.png(pictures.grid(samples, columns))
-    write_extra(config, {f"{name}.png": sheet, f"{name}.npy": array.getvalue()})
+    write_extra(config, {f"{name}.png": sheet, f"{name}.npy": array.getvalue()}, folder)
 
 
-def write_extra(config: Config, files: Mapping[str, bytes]) -> None:
-    """Write files, by name, into `samples/` of the run's folder, and print their paths."""
+def write_extra(config: Config, files: Mapping[str, bytes], folder: Path | None = None) -> None:
+    """Write files, by name, and print their paths.
+
+    Args:
+        config: the run's.
+        files: contents by name.
+        folder: the value of the option `samples_out`; None for `samples/` of the run's folder.
+
+    Raises:
+        InputError: the folder is not writable.
+    """
+    folder = folder or config.folder / "samples"
     for name, content in files.items():
-        path = config.folder / "samples" / name
-        write(path, content)
-        say(str(path))
+        try:
+            write(folder / name, content)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            raise InputError(
+                f"{folder} cannot be written ({error.strerror}); {option('samples_out')} names another folder"
+            ) from error
+        say(str(folder / name))
