@@ -11,7 +11,7 @@ import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from itertools import dropwhile, takewhile
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Any, NoReturn, TextIO, TypeVar, get_args
 
 import jax
 
@@ -42,6 +42,7 @@ def command(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> NoRe
     """
     _stop_anywhere()
     try:
+        sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # where they were closed
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # file names may contain what the encoding lacks
         with speaking_of_options():
@@ -53,6 +54,10 @@ def command(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> NoRe
             raise
         status = _say_stopped(stop)
     _leave(status)
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w")
 
 
 def _status_of(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> int:
@@ -209,6 +214,10 @@ def _parse(default: ConfigT, description: str, arguments: Sequence[str]) -> Conf
                 type(default), prog=program(default), args=list(arguments), default=default, description=description,
                 registry=_registry(),
             )  # fmt: skip
+    except OSError as error:
+        if not helping or isinstance(error, BrokenPipeError):
+            raise
+        raise InputError(f"the help could not be printed: {error.strerror}") from None
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
