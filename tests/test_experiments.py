@@ -339,3 +339,40 @@ def test_invalid_input_is_refused(tmp_path, monkeypatch, capsys, case):
     assert err.count("\n") == 1
     assert said in err
     assert list(tmp_path.iterdir()) == []
+
+
+TINY = {
+    conv_autoencoder: {"size": (8, 12), "channels": 1, "batch_size": 5},
+    dcgan_digits: {"batch_size": 4},
+    dcgan_mnist: {"batch_size": 5},
+    rnn_complete: {"size": (8, 6), "hidden": 5, "batch_size": 7, "cell": ("gru",)},
+    vae_mnist: {"batch_size": 6, "latent": 3},
+}
+
+
+@pytest.mark.parametrize("experiment", TINY, ids=lambda module: module.__name__)
+def test_main_does_what_the_command_does(tmp_path, images, monkeypatch, capsys, experiment):
+    """The same bits in every file; and a resume from Python goes on under the run's own settings."""
+    fields = TINY[experiment] | {"data": images, "epochs": 1, "seed": 5}
+    arguments = [
+        word
+        for name, value in fields.items()
+        for word in (f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else [value]))
+    ]
+    status, _, err = call(monkeypatch, capsys, *arguments, "--out", str(tmp_path / "one"), experiment=experiment)
+    assert (status, err) == (0, "")
+    outcome = experiment.main(experiment.Config(out=tmp_path / "other", **fields))
+    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+    again = experiment.main(experiment.Config(out=tmp_path / "one", resume=True))
+    assert bits(again.variables) == bits(outcome.variables)
+    with pytest.raises(jaxgen.InputError, match=r"^seed=0: the run in .* has seed=5"):
+        experiment.main(experiment.Config(out=tmp_path / "one", resume=True, seed=0))
+    assert json.loads((tmp_path / "one" / "config.json").read_text())["options"]["seed"] == 5
+
+
+def test_inspecting_from_python_takes_the_settings_and_data_of_the_run(tmp_path, images, capsys):
+    fields = {"data": images, "epochs": 1} | TINY[vae_mnist]
+    results = vae_mnist.main(vae_mnist.Config(out=tmp_path / "run", **fields)).results
+    capsys.readouterr()
+    vae_mnist.main(vae_mnist.Config(out=tmp_path / "run", test=True))
+    assert "  ".join(f"{name} {value:.2f}" for name, value in results.items()) in capsys.readouterr().out

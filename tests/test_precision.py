@@ -23,7 +23,7 @@ def in_precision(name, kind="float32"):
     source = case.source(random_images((2 * BATCH, *case.shape)))
 
     def arguments():
-        batch = source.batch(source.arrays, jnp.arange(BATCH))
+        batch = source.batch(jax.tree.map(jnp.asarray, source.arrays), jnp.arange(BATCH))
         return recipe.init(jax.random.key(0)), batch, recipe.noise(jax.random.key(1), BATCH)
 
     return recipe, arguments

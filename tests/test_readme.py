@@ -1,8 +1,7 @@
 """The README: it stays short, and what it names exists. Its snippets are run with those of the documentation."""
 
+import pkgutil
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -34,7 +33,8 @@ def test_names_of_the_library_exist():
     everywhere = [TEXT, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
     names = sorted({name for text in everywhere for name in re.findall(r"`(jaxgen\.[a-z_]\w*(?:\.\w+)*)[`(]", text)})
     assert len(names) > 3
-    subprocess.run([sys.executable, "-c", f"import jaxgen; {'; '.join(names)}"], cwd=ROOT, check=True)
+    for name in names:
+        pkgutil.resolve_name(name)
 
 
 def test_ci_finds_the_test_command():

@@ -650,41 +650,57 @@ def test_full_disk_ends_with_one_line_and_keeps_the_checkpoints(tmp_path, monkey
     assert [path.name for path in checkpoint.numbered(tmp_path / "run" / "checkpoints")] == ["00000000", "00000006"]
 
 
-def launch(folder: Path, *arguments: str) -> subprocess.Popen:
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled")}
-    words = [sys.executable, "-m", "tests.support.tiny", "--out", str(folder), "--save-every", "100000", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(words, cwd=ROOT, env=environment, text=True, **pipes)
+LIMIT = 240  # seconds in which a process must have done what is waited for, on a slow day
 
 
-def wait_for(condition, seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
+@pytest.fixture
+def launch():
+    """Start the tiny experiment in a process that is killed, if it still runs, when the test ends."""
+    started = []
+
+    def start(folder: Path, *arguments: str) -> subprocess.Popen:
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled")}
+        words = [sys.executable, "-m", "tests.support.tiny", "--out", str(folder), "--save-every", "100000", *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(words, cwd=ROOT, env=environment, text=True, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(condition) -> None:
+    until = time.monotonic() + LIMIT
     while not condition():
         assert time.monotonic() < until, "timed out"
         time.sleep(0.02)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_saves_and_prints_the_resume_command(tmp_path, number, status):
+def test_signal_saves_and_prints_the_resume_command(tmp_path, launch, number, status):
     folder = tmp_path / "run"
     process = launch(folder, "--epochs", "100000", "--sample-every", "100000")
     wait_for(lambda: (folder / "metrics.jsonl").exists())
     second = launch(folder, "--resume")  # while the first is running
-    out, err = second.communicate(timeout=60)
+    out, err = second.communicate(timeout=LIMIT)
     assert (second.returncode, out) == (2, "")
     assert "another process is working on this run" in err
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=LIMIT)
     assert process.returncode == status
     announced, stopped = err.splitlines()
     assert announced.startswith("stopping: saving after the current step")
     said = re.fullmatch(r"stopped and saved after (\d+) epochs and (\d+) steps; to go on: (.*)", stopped)
     assert said
-    assert said[3] == f"{sys.executable} -m tests.support.tiny --out {folder} --resume"
+    python, _, arguments = said[3].partition(" ")  # the shortest name of this interpreter that works in ROOT
+    assert os.path.abspath(shutil.which(python, path=os.environ["PATH"]) or ROOT / python) == sys.executable
+    assert arguments == f"-m tests.support.tiny --out {folder} --resume"
     newest = checkpoint.numbered(folder / "checkpoints")[-1]
     assert checkpoint.verify(newest)["epoch"] == int(said[1])
     going_on = launch(folder, "--resume", "--epochs", str(int(said[1]) + 2))
-    out, err = going_on.communicate(timeout=60)
+    out, err = going_on.communicate(timeout=LIMIT)
     assert (going_on.returncode, err) == (0, "")
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == list(range(1, int(said[1]) + 3))
@@ -700,14 +716,14 @@ def test_signal_is_handled_where_python_drops_exceptions(monkeypatch, capsys):
     def main(config):
         gc.callbacks.append(once)
         gc.collect()
-        time.sleep(30)
+        time.sleep(LIMIT)
 
     began = time.monotonic()
     status, out, err = call(monkeypatch, capsys, experiment=SimpleNamespace(main=main, Config=tiny.Config))
     assert (status, out) == (143, "")
     assert err.startswith("stopped; what was saved is intact")
     assert err.count("\n") == 1
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < LIMIT / 2
 
 
 @pytest.mark.parametrize(
@@ -732,14 +748,14 @@ def test_signal_is_handled_where_a_library_catches_exceptions(monkeypatch, capsy
     assert err.count("\n") == 1
 
 
-def test_second_ctrl_c_stops_immediately(tmp_path):
+def test_two_ctrl_c_in_a_row_count_as_one(tmp_path, launch):
     folder = tmp_path / "run"
     process = launch(folder, "--epochs", "100000", "--sample-every", "100000")
     wait_for(lambda: (folder / "metrics.jsonl").exists())
-    process.send_signal(signal.SIGSTOP)  # so that both signals are pending when it continues
     process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGCONT)
-    time.sleep(0.001)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode in {130, -signal.SIGINT}
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 130
+    announced, stopped = err.splitlines()
+    assert announced.startswith("stopping: saving")
+    assert stopped.startswith("stopped and saved after")

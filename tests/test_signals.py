@@ -17,7 +17,7 @@ from jaxgen import runs, signals
 from jaxgen.runs import checkpoint
 from jaxgen.signals import stop_on_signals
 from tests.support import tiny
-from tests.test_runs import ROOT, bits, wait_for
+from tests.test_runs import LIMIT, ROOT, bits, wait_for
 from tests.test_training import line_recipe, rows
 
 SAVING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
@@ -175,7 +175,7 @@ def test_a_command_that_inherited_an_ignored_ctrl_c_goes_on(tmp_path, launch):
     lines = len(metrics.read_text().splitlines())
     wait_for(lambda: len(metrics.read_text().splitlines()) > lines + 20)
     process.send_signal(signal.SIGUSR1)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 128 + signal.SIGUSR1
     assert err.splitlines()[-1].startswith("stopped and saved after")
 
@@ -183,7 +183,7 @@ def test_a_command_that_inherited_an_ignored_ctrl_c_goes_on(tmp_path, launch):
 @pytest.mark.parametrize("line", ["exec {} >/dev/full 2>/dev/full", "exec {} >&- 2>&-"])
 def test_a_closed_or_full_stdout_does_not_end_a_run(tmp_path, launch, line):
     process = launch(line, "--epochs", "2")
-    process.communicate(timeout=120)
+    process.communicate(timeout=LIMIT)
     assert process.returncode == 0
     assert (tmp_path / "run" / "finished.json").exists()
 
@@ -199,6 +199,6 @@ def test_a_terminal_that_is_gone_does_not_end_a_run(tmp_path, launch):
     while b"epoch 2/9" not in seen:
         seen += os.read(ours, 4096)
     os.close(ours)
-    process.communicate(timeout=120)
+    process.communicate(timeout=LIMIT)
     assert process.returncode == 0
     assert (tmp_path / "run" / "finished.json").exists()

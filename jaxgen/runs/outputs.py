@@ -128,7 +128,7 @@ def weights_files(variables: PyTree, descriptions: Mapping[str, Any], about: Map
 
 
 def write_samples(config: Config, samples: jax.Array, folder: Path | None = None, columns: int = 16) -> None:
-    """`write_extra` of images `[N, H, W, C]` in 0..1 that were drawn with `config.seed`, as a picture and an array."""
+    """Write images `[N, H, W, C]` in 0..1, drawn with `config.seed`, as a picture and an array; see `write_extra`."""
     array = io.BytesIO()
     np.save(array, np.asarray(samples))
     name = f"{len(samples)}_of_seed_{config.seed}"

@@ -1,0 +1,187 @@
+"""Compiled programs are shared by what they compute, and never keep data alive."""
+
+import gc
+import os
+import subprocess
+import sys
+import time
+import weakref
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxgen
+from jaxgen import training
+from jaxgen.compilation import compiled
+from jaxgen.from_loss import recipe_from_loss
+from jaxgen.models import completion
+from jaxgen.training import Source
+from tests.support import tiny
+from tests.test_training import line_recipe, rows
+
+ROOT = Path(__file__).parent.parent
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@pytest.fixture
+def compilations():
+    """The durations of all compilations from here on."""
+    found = []
+
+    def listen(event, duration, **_):
+        if event == COMPILED:
+            found.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def fit(recipe=None, data=None, **options):
+    recipe = recipe or line_recipe()
+    data = rows().astype(np.float32) if data is None else data
+    state = recipe.init(jax.random.key(0))
+    return jaxgen.fit(recipe, state, data, epochs=1, batch_size=4, key=jax.random.key(1), **options)
+
+
+def test_a_second_main_compiles_nothing_and_begins_within_a_second(tmp_path, compilations, monkeypatch):
+    tiny.main(tiny.Config(out=tmp_path / "first", epochs=2))
+    assert compilations
+    compilations.clear()
+    first_step = []
+    slices = training.Loop.slices
+
+    def watched(self, *arguments, **options):
+        for piece in slices(self, *arguments, **options):
+            first_step.append(time.process_time())
+            yield piece
+
+    monkeypatch.setattr(training.Loop, "slices", watched)
+    began = time.process_time()  # of this process, however busy the machine is
+    tiny.main(tiny.Config(out=tmp_path / "second", epochs=2))
+    assert compilations == []
+    assert first_step[0] - began < 1
+
+
+def test_a_second_fit_with_a_recipe_made_anew_compiles_nothing(compilations):
+    fit(line_recipe())
+    compilations.clear()
+    fit(line_recipe())
+    assert compilations == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda images: jaxgen.scaled(images, -1, 1),
+        lambda images: jaxgen.scaled(images, white=16, labels=np.arange(len(images))),
+        lambda images: completion.windows(images, 3),
+        lambda images: Source(images, len(images), lambda arrays, rows: arrays[rows] / 2),  # whose rows are checked
+    ],
+    ids=["scaled", "labels", "windows", "own"],
+)
+def test_sources_made_anew_share_programs(compilations, make):
+    def recipe():
+        def update(state, batch, noise):
+            return state, {"mean": (sum(leaf.mean() for leaf in jax.tree.leaves(batch)), jnp.ones(()))}
+
+        return training.Recipe(lambda key: jnp.zeros(()), lambda key, size: (), update, lambda state: state)
+
+    images = np.random.default_rng(0).integers(0, 255, (6, 4, 5, 1), np.uint8)
+    fit(recipe(), make(images))
+    compilations.clear()
+    fit(recipe(), make(images.copy()))
+    assert compilations == []
+
+
+def test_batch_functions_compare_by_value():
+    images = np.zeros((6, 4, 5, 1), np.uint8)
+    assert jaxgen.scaled(images, -1, 1).batch == jaxgen.scaled(images, -1, 1).batch
+    assert jaxgen.scaled(images, -1, 1).batch != jaxgen.scaled(images, 0, 1).batch
+    assert completion.windows(images, 2).batch == completion.windows(images, 2).batch
+    assert completion.windows(images, 2).batch != completion.windows(images, 3).batch
+
+
+def test_init_compiles_once_for_equal_modules(compilations):
+    for key in range(2):
+        compilations.clear()
+        recipe_from_loss(tiny.Mean(), optax.adam(1e-3), lambda *_: None).init(jax.random.key(key))
+    assert compilations == []
+
+
+def test_different_programs_are_not_mixed_up():
+    """Also where only a constant, the precision or the structure of a result differs."""
+    x = jnp.ones((2, 2))
+    doubled, tripled = (compiled(jax.jit(lambda x, factor=factor: x * factor), x) for factor in (2.0, 3.0))
+    assert (float(doubled(x).sum()), float(tripled(x).sum())) == (8.0, 12.0)
+    constants = [np.full((2, 2), value, np.float32) for value in (1.0, 2.0)]
+    sums = [compiled(jax.jit(lambda x, constant=constant: x + constant), x)(x).sum() for constant in constants]
+    assert list(map(float, sums)) == [8.0, 12.0]
+    assert compiled(jax.jit(lambda x: (x,)), x)(x)[0].shape == (2, 2)
+    assert compiled(jax.jit(lambda x: [x]), x)(x)[0].shape == (2, 2)
+    function = jax.jit(jnp.dot)
+    plain = compiled(function, x, x)
+    with jax.default_matmul_precision("highest"):
+        assert compiled(function, x, x) is not plain
+
+
+@pytest.mark.parametrize("kind", [jnp.asarray, np.asarray], ids=["jax", "numpy"])
+def test_deleting_a_source_frees_the_arrays_that_it_closes_over(kind):
+    def weakly_held() -> weakref.ref:
+        big = kind(np.random.default_rng(0).normal(size=(64, 3, 20_000)).astype(np.float32))  # 15 MB
+        fit(data=Source(np.arange(64), 64, lambda arrays, rows: jnp.asarray(big)[arrays[rows]].mean(-1)))
+        return weakref.ref(big)
+
+    held = weakly_held()
+    gc.collect()
+    assert held() is None
+
+
+def test_data_are_freed_with_their_source():
+    def weakly_held() -> weakref.ref:
+        data = jnp.asarray(rows(), jnp.float32)
+        fit(data=data)
+        return weakref.ref(data)
+
+    held = weakly_held()
+    gc.collect()
+    assert held() is None
+
+
+def test_fit_keeps_programs_on_disk_and_nothing_else_does(tmp_path):
+    """JAX decides at its first compilation whether it does, and here that comes before `fit`."""
+    code = """
+import os, sys
+import jax, jax.numpy as jnp
+from pathlib import Path
+from tests.test_compilation import fit
+folder = Path(os.environ["XDG_CACHE_HOME"]) / "jaxgen" / "compiled"
+def kept():
+    return {path.name.split("-")[0] for path in folder.glob("*-cache")} if folder.exists() else set()
+events = []
+jax.monitoring.register_event_listener(lambda event, **_: events.append(event.rpartition("/")[2]))
+jax.jit(lambda x: jnp.sin(x) + 3)(1.0)
+assert not kept() or sys.argv[1] == "again", kept()
+fit()
+assert {"jit_make", "jit__advance"} <= kept(), kept()
+before = kept()
+def afterwards(x):
+    return jnp.sin(x) + 4
+jax.jit(afterwards)(1.0)
+assert kept() == before and jax.config.jax_compilation_cache_dir is None
+print(events.count("cache_misses"))
+"""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    misses = []
+    for time_ in ("first", "again"):
+        words = [sys.executable, "-c", code, time_]
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        misses.append(int(done.stdout))
+    assert misses[0] > 0
+    assert misses[1] == 0
