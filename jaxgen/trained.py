@@ -37,7 +37,7 @@ def load(path: str | Path, *, best: bool = False, module: Any = None) -> Trained
         module: the module, where its class is the caller's own; for two networks, a mapping with their names.
 
     Raises:
-        InputError: there is no run or file, its module cannot be made, or no checkpoint is whole.
+        InputError: there is no run or file, its module cannot be made, or no checkpoint is intact.
     """
     path = Path(path)
     if path.is_file():

@@ -183,7 +183,7 @@ def test_the_search_for_a_bad_step_is_bounded_in_time(tmp_path, monkeypatch, cap
     assert (status, err.count("\n")) == (1, 1)
     assert re.search(
         r"a value is not finite at epoch \d, step \d; all values are finite up to epoch 1, step \d, where the search "
-        r"was stopped; \S+/00000000 is good; to go on from there: ",
+        r"was stopped; \S+/00000000 is good; to resume from there: ",
         err,
     )
 

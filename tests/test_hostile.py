@@ -233,7 +233,7 @@ HOSTILE: dict[str, Callable[[Path], Case]] = {
         ["--data", "digits", "--morph", "1", "2"],
         f"{folder}/run",
     ),
-    "nothing to resume": run_folder({}, "--resume", said="no run to go on with"),
+    "nothing to resume": run_folder({}, "--resume", said="no run to resume"),
     "a file instead of a folder": run_folder({"run": ""}, said="is not a folder"),
     "a folder below a file": run_folder({"file": ""}, place="file/run", said="is not a folder"),
     "a dangling link": a_dangling_link,

@@ -330,7 +330,7 @@ def test_load_best_refuses_a_damaged_checkpoint(complete_run, tmp_path):
     shutil.copytree(complete_run.folder, tmp_path / "run")
     best = checkpoint.best(tmp_path / "run" / "checkpoints")
     (best / "manifest.json").unlink()
-    with pytest.raises(jaxgen.InputError, match=r"the best checkpoint is not whole: .*; load the newest"):
+    with pytest.raises(jaxgen.InputError, match=r"the best checkpoint is damaged: .*; load the newest"):
         jaxgen.load(tmp_path / "run", best=True, module=tiny.Mean())
 
 
@@ -349,8 +349,8 @@ def test_non_finite_value_ends_the_run_and_names_step_and_tensor(tmp_path, bad_p
     assert status == 1
     assert "a value is not finite; looking for the step, from checkpoint 00000000 on\n" in out
     said = re.fullmatch(
-        r"error: epoch 1, step (\d): the first value that is not finite: \['batch'\] float32\[\d, 8, 8, 1\]; "
-        r"(\S+) is good; to go on from there: \S+ -m tests\.support\.tiny --out \S+ --resume "
+        r"error: epoch 1, step (\d): first non-finite value: \['batch'\] float32\[\d, 8, 8, 1\]; "
+        r"(\S+) is good; to resume from there: \S+ -m tests\.support\.tiny --out \S+ --resume "
         r"\(--on-nan skip skips the step\)\n",
         err,
     )
@@ -408,7 +408,7 @@ def test_irreproducible_bad_step_ends_the_run(tmp_path, bad_point, monkeypatch, 
     monkeypatch.setattr(run, "find_bad_step", elsewhere)
     status, _, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"))
     assert (status, err.count("\n")) == (1, 1)
-    assert "the device does not compute the same twice" in err
+    assert "the device is not deterministic" in err
     assert f"-m tests.support.tiny --out {tmp_path / 'run'} --resume" in err
 
 
@@ -590,12 +590,12 @@ def edit(folder: Path, change) -> None:
 
 
 FOLDERS = {
-    holds_a_run: "already holds a run; --resume goes on with it",
+    holds_a_run: "already holds a run; --resume resumes it",
     is_a_file: "is not a folder",
     is_below_a_file: "is not a folder",
     holds_other_files: "holds other files",
     cannot_be_created: "cannot be written",
-    nothing_to_resume: "no run to go on with",
+    nothing_to_resume: "no run to resume",
     another_experiment: "holds a run of experiments.other, not tests.support.tiny",
     changed_setting: "--learning-rate 0.2: the run in",
     changed_setting_missing_from_the_run: "--limit 5: the run in",
@@ -605,7 +605,7 @@ FOLDERS = {
     unknown_option_stored: "option 'dropout' is not known",
     option_of_another_type: "batch_size='four': must be a whole number",
     option_out_of_range: "batch_size=0: must be 1 or more",
-    no_checkpoint: "no checkpoint to go on from",
+    no_checkpoint: "no checkpoint to resume from",
     no_complete_checkpoint: "nothing was deleted",
     checkpoint_of_another_recipe: "not a checkpoint of this recipe: .state.variables['params']['mean']",
     fewer_epochs_than_trained: "is past that; ask for more",
@@ -646,7 +646,7 @@ def test_full_disk_ends_with_one_line_and_keeps_the_checkpoints(tmp_path, monkey
     monkeypatch.setattr(checkpoint, "save", full)
     status, _, err = call(monkeypatch, capsys, "--out", str(tmp_path / "run"))
     assert status == 1
-    assert err == ("error: No space left on device; what was saved is intact, and --resume goes on from there\n")
+    assert err == ("error: No space left on device; what was saved is intact, and --resume continues from there\n")
     assert [path.name for path in checkpoint.numbered(tmp_path / "run" / "checkpoints")] == ["00000000", "00000006"]
 
 
@@ -692,7 +692,7 @@ def test_signal_saves_and_prints_the_resume_command(tmp_path, launch, number, st
     assert process.returncode == status
     announced, stopped = err.splitlines()
     assert announced.startswith("stopping: saving after the current step")
-    said = re.fullmatch(r"stopped and saved after (\d+) epochs and (\d+) steps; to go on: (.*)", stopped)
+    said = re.fullmatch(r"stopped and saved after (\d+) epochs and (\d+) steps; to resume: (.*)", stopped)
     assert said
     python, _, arguments = said[3].partition(" ")  # the shortest name of this interpreter that works in ROOT
     assert os.path.abspath(shutil.which(python, path=os.environ["PATH"]) or ROOT / python) == sys.executable

@@ -81,14 +81,14 @@ def _status_of(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> i
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         return _say_why(
-            f"{place}{error.strerror or error}; what was saved is intact, and --resume goes on from there", 1
+            f"{place}{error.strerror or error}; what was saved is intact, and --resume continues from there", 1
         )
 
 
 def _out_of_memory() -> str:
     return (
-        "out of memory; a smaller --batch-size or network needs less. What was saved is intact, and --resume goes on "
-        "from there"
+        "out of memory; a smaller --batch-size or network needs less. What was saved is intact, and --resume "
+        "continues from there"
     )
 
 
@@ -164,7 +164,8 @@ def _interrupt(number: int, frame: types.FrameType | None) -> None:
         signal.setitimer(signal.ITIMER_REAL, 1)
     sys.unraisablehook = _unless_interrupted
     raise Interrupted(
-        _FirstSignal.number, "stopped; what was saved is intact, and the same command with --resume goes on from there"
+        _FirstSignal.number,
+        "stopped; what was saved is intact, and the same command with --resume continues from there",
     )
 
 

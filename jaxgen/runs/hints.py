@@ -9,7 +9,7 @@ from jaxgen.runs.config import Config, is_on_command_line, option
 
 
 def resume_command(config: Config) -> str:
-    """How to go on with a run that was stopped: a command, or in Python a call."""
+    """How to resume a run that was stopped: a command, or in Python a call."""
     if not is_on_command_line():
         fields = [option("out", config.out)] if config.out else []
         return f"main(Config({', '.join([*fields, 'resume=True'])}))"

@@ -59,7 +59,7 @@ class Progress:
         return tqdm(bar_format=form, file=sys.stdout, dynamic_ncols=True, **options)
 
     def update(self, epoch: int, step: int, steps: int, seconds: float) -> None:
-        """The run has come to `step` after `epoch` finished epochs; the last `steps` took so many seconds."""
+        """The run is at `step` after `epoch` finished epochs; the last `steps` took `seconds`."""
         if steps:
             self.pace = seconds / steps
         if self.has_bar:
@@ -79,7 +79,7 @@ class Progress:
         return f"epoch {epoch}/{self.epochs}" + (f"  {self.label}" if self.label else "")
 
     def epoch(self, epoch: int, metrics: Mapping[str, float], seconds: float) -> None:
-        """An epoch has ended, after so many seconds of training."""
+        """An epoch has ended, after `seconds` of training."""
         ending = [rate(seconds / self.steps), f"{clock((self.epochs - epoch) * seconds)} left"]
         for digits, optional in ((4, ending), (4, ending[1:]), (3, ending[1:]), (3, [])):
             line = "  ".join([self._labelled(epoch), *grouped(metrics, digits), *optional])

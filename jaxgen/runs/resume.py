@@ -46,7 +46,7 @@ def decide(config: Config, data_sha256: str) -> Start:
         return New()
     stored = layout.read_config()
     if stored is None:
-        raise InputError(f"{layout.folder}: no run to go on with; leave {option('resume', True)} out to start one")
+        raise InputError(f"{layout.folder}: no run to resume; leave {option('resume', True)} out to start one")
     check_experiment(config, stored)
     if stored.get("data_sha256") != data_sha256:
         raise InputError(
@@ -86,8 +86,8 @@ def newest_good(layout: Layout) -> At:
         except checkpoint.DamagedError as error:
             damaged.append((path, error))
     if damaged:
-        raise InputError(f"no checkpoint in {layout.checkpoints} is whole: {damaged[0][1]}; nothing was deleted")
-    raise InputError(f"{layout.checkpoints}: no checkpoint to go on from; start the run again in another folder")
+        raise InputError(f"no checkpoint in {layout.checkpoints} is intact: {damaged[0][1]}; nothing was deleted")
+    raise InputError(f"{layout.checkpoints}: no checkpoint to resume from; start the run again in another folder")
 
 
 def best_good(layout: Layout) -> Path:
@@ -102,7 +102,7 @@ def best_good(layout: Layout) -> Path:
     try:
         checkpoint.verify(path)
     except checkpoint.DamagedError as error:
-        raise InputError(f"the best checkpoint is not whole: {error}; load the newest, without best") from error
+        raise InputError(f"the best checkpoint is damaged: {error}; load the newest, without best") from error
     return path
 
 
@@ -119,8 +119,7 @@ def _check_new(layout: Layout) -> None:
     folder = layout.folder
     if layout.read_config() is not None:
         raise InputError(
-            f"{folder} already holds a run; {option('resume', True)} goes on with it, {option('out')} names another "
-            "folder"
+            f"{folder} already holds a run; {option('resume', True)} resumes it, {option('out')} names another folder"
         )
     if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise InputError(f"{folder} holds other files; name another folder with {option('out')}")

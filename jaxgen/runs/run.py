@@ -37,7 +37,7 @@ STOP_SIGNALS = available("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the run. The message says where it stands and how to go on.
+    """A signal ended the run. The message says where it stands and how to resume it.
 
     No `Exception`, so that JAX does not catch it where it starts a backend or reads what it compiled before.
     """
@@ -146,8 +146,8 @@ class Run(Generic[ConfigT]):
             best: the metric whose smallest value marks a checkpoint to keep beside the newest.
             notes: texts for the log and the screen, each once, after the first epoch whose metrics it is true of.
             measure: `(state) -> {name: number}`, called after every epoch; its figures join the epoch's metrics.
-            each: called with a `training.Slice` about every half second; a true result ends the training, which then
-                counts as finished.
+            each: called with a `training.Slice` about every half second, whose metrics include those of `measure` where
+                it ends an epoch; a true result ends the training, which then counts as finished.
 
         Returns:
             The trained state, and the history: the mean of every metric in every epoch.
@@ -248,6 +248,7 @@ class Run(Generic[ConfigT]):
             steps = (piece.epoch - self._at.epoch) * self._loop.steps + piece.step - self._at.step
             self._at = Position(piece.epoch, piece.step, self._at.seconds + piece.seconds)
             self._progress.update(piece.epoch, piece.step, steps, piece.seconds)
+            piece = self._measured(piece)
             saved = piece.metrics is not None and self._epoch_ended(piece)
             if self._each is not None and self._each(piece):
                 if not saved:
@@ -278,11 +279,16 @@ class Run(Generic[ConfigT]):
             self._save(piece.carry)
         return is_due
 
+    def _measured(self, piece: Slice) -> Slice:
+        """The slice with the figures of `measure` among its metrics, where it ends an epoch."""
+        if piece.metrics is None or self._measure is None:
+            return piece
+        figures = {name: float(value) for name, value in self._measure(piece.carry.state).items()}
+        return piece._replace(metrics=piece.metrics | figures)
+
     def _log_epoch(self, piece: Slice) -> None:
         """One line in `metrics.jsonl`, and one on the screen. Its seconds are of training, not of drawing or saving."""
-        metrics = dict(piece.metrics or {})
-        if self._measure is not None:
-            metrics |= {name: float(value) for name, value in self._measure(piece.carry.state).items()}
+        metrics = piece.metrics or {}
         line = {"epoch": piece.epoch, **metrics, "seconds": round(self._at.seconds, 4)}
         self._log.epoch(line)
         self._remember(line)
@@ -319,13 +325,13 @@ class Run(Generic[ConfigT]):
         except SearchStoppedError as stopped:
             raise FloatingPointError(
                 f"a value is not finite at epoch {noticed.epoch + 1}, step {noticed.step}; {stopped}, where the search "
-                f"was stopped; {path} is good; to go on from there: {self._setup.how_to_resume}"
+                f"was stopped; {path} is good; to resume from there: {self._setup.how_to_resume}"
             ) from stopped
         self._stop.stops_now = False
         if bad is None:
             raise FloatingPointError(
-                f"a value was not finite, but all were when the steps from {path} on were repeated: the device does "
-                f"not compute the same twice; that checkpoint is good; to go on from there: {self._setup.how_to_resume}"
+                f"a value was not finite, but all were when the steps from {path} on were repeated: the device is "
+                f"not deterministic; that checkpoint is good; to resume from there: {self._setup.how_to_resume}"
             )
         may_skip = self.config.on_nan == "skip" and self._loop.steps > 1
         skip = may_skip and (bad.epoch, bad.step - 1) not in skipped
@@ -335,12 +341,14 @@ class Run(Generic[ConfigT]):
                 "from": path.name, "then": "skip" if skip else "stop",
             }
         )  # fmt: skip
-        said = f"epoch {bad.epoch + 1}, step {bad.step + 1}: the first value that is not finite: {bad.tensor}"
+        said = f"epoch {bad.epoch + 1}, step {bad.step + 1}: first non-finite value: {bad.tensor}"
         if skip:
             self._progress.say(f"{said}; the step is skipped")
             return bad
         remedy = "consecutive bad steps are not skipped" if may_skip else f"{option('on_nan', 'skip')} skips the step"
-        raise FloatingPointError(f"{said}; {path} is good; to go on from there: {self._setup.how_to_resume} ({remedy})")
+        raise FloatingPointError(
+            f"{said}; {path} is good; to resume from there: {self._setup.how_to_resume} ({remedy})"
+        )
 
     def _end(self, carry: Carry) -> None:
         """Write the weights and draw what is drawn at the end, where that was not done with the last epoch."""
@@ -411,12 +419,12 @@ class Run(Generic[ConfigT]):
             self._save(carry)
         raise Interrupted(
             self._stop.number,
-            f"stopped and saved after {self._at.epoch} epochs and {self._at.step} steps; to go on: "
+            f"stopped and saved after {self._at.epoch} epochs and {self._at.step} steps; to resume: "
             f"{self._setup.how_to_resume}",
         )
 
     def _aborted(self, number: int) -> Interrupted:
-        return Interrupted(number, f"stopped; what was saved is intact; to go on: {self._setup.how_to_resume}")
+        return Interrupted(number, f"stopped; what was saved is intact; to resume: {self._setup.how_to_resume}")
 
 
 def key_of(config: Config, use: str, number: int = 0) -> jax.Array:

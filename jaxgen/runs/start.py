@@ -37,7 +37,7 @@ def start(
     about_data: Mapping[str, Any] | None = None,
     label: str = "",
 ) -> Iterator["Run[ConfigT]"]:
-    """A run with this configuration on this data; with `config.resume`, the one in its folder goes on.
+    """A run with this configuration on this data; with `config.resume`, the one in its folder is resumed.
 
     Its folder is made when everything is known to be good. At the end of the `with` statement the run is marked as
     finished.
@@ -55,7 +55,7 @@ def start(
         The run, on which `fit` is called once.
 
     Raises:
-        InputError: the folder, the device, the batch size, the starting weights or the run to go on with does not fit.
+        InputError: the folder, the device, the batch size, the starting weights or the run to resume does not fit.
     """
     with session(config) as settled, _started(settled, as_source(data), modules, about_data, label) as run:
         yield run
@@ -132,7 +132,7 @@ class Group(Generic[ConfigT]):
 
     @contextlib.contextmanager
     def start(self, name: str, modules: Modules = None, **changes: Any) -> Iterator[Run[ConfigT]]:
-        """`start` the run `name` with some fields changed; it goes on if it had begun."""
+        """`start` the run `name` with some fields changed; it is resumed if it had begun."""
         folder = self.config.folder / name
         resume = self.config.resume and Layout(folder).read_config() is not None
         config = self.config.replace(out=folder, resume=resume, **changes)
@@ -197,7 +197,7 @@ def start_group(
 
 
 def _decide_group(config: Config, data_sha256: str) -> None:
-    """Raise InputError where one of the group's runs could not go on, before anything is changed on disk."""
+    """Raise InputError where one of the group's runs could not be resumed, before anything is changed on disk."""
     decide(config, data_sha256)
     if config.resume:
         for begun in sorted(config.folder.glob("*/config.json")):
