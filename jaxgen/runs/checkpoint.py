@@ -14,6 +14,7 @@ checksums are checked.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -21,6 +22,8 @@ import os
 import shutil
 import sys
 import threading
+import time
+import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,7 @@ from jaxgen.durable import make_folder, sync
 PyTree = Any
 _MANIFEST = "manifest.json"
 _orbax_lock = threading.Lock()  # its settings are global, and two threads may train two models
+_PATIENCE = 10.0  # seconds for the threads of a save that failed
 _OVERHEAD = 1 << 18  # bytes of a checkpoint beside its arrays, generously: small files take a block each
 
 
@@ -113,6 +117,7 @@ def _one_os_error(folder: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError, TypeError, UnicodeError) as error:  # TensorStore's status, as text
+        _hide_closed_loop()
         said = " ".join(str(error).split())
         known = (number for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) if os.strerror(number) in said)
         number = next(known, None)
@@ -121,6 +126,18 @@ def _one_os_error(folder: Path) -> Iterator[None]:
         raise OSError(errno.EIO, f"the checkpoint could not be written: {said[:500]}", str(folder)) from error
     finally:
         threading.excepthook, sys.unraisablehook = hooks
+
+
+@functools.cache  # once in a process
+def _hide_closed_loop() -> None:
+    """Keep TensorStore quiet: its other writes end after the one that failed, and find Orbax's event loop closed."""
+    hook = sys.excepthook
+
+    def without_closed_loop(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+        if str(error) != "Event loop is closed":
+            hook(kind, error, trace)
+
+    sys.excepthook = without_closed_loop
 
 
 def best(folder: Path) -> Path | None:
@@ -204,7 +221,20 @@ def _orbax() -> Iterator[Any]:
                 context = getattr(tensorstore_utils, name)
                 context["file_io_sync"] = False
                 stack.callback(context.pop, "file_io_sync")
-            yield stack.enter_context(ocp.Checkpointer(ocp.PyTreeCheckpointHandler()))
+            checkpointer = stack.enter_context(ocp.Checkpointer(ocp.PyTreeCheckpointHandler()))
+            try:
+                yield checkpointer
+            except Exception:
+                _wait_for_orbax()
+                raise
     finally:
         absl.setLevel(level)
         root.removeHandler(handler)
+
+
+def _wait_for_orbax() -> None:
+    """Wait for Orbax's threads, which would otherwise report errors of their own when Python ends."""
+    until = time.monotonic() + _PATIENCE
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("orbax"):
+            thread.join(max(0.0, until - time.monotonic()))
