@@ -1,6 +1,7 @@
 """Fixtures of all tests. Without PyTorch, the files that compare with it are not collected, and the header says so."""
 
 import importlib.util
+import signal
 from pathlib import Path
 
 import jax
@@ -9,6 +10,11 @@ import pytest
 from jaxgen import compilation
 
 jax.config.update("jax_num_cpu_devices", 4)  # experiments that share their batches use two by default
+
+# Started in the background or under nohup, the tests and the processes that they start would ignore these.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for name in ("SIGHUP", "SIGTERM"):
+    signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 NEED_TORCH = sorted(path.name for path in Path(__file__).parent.glob("test_*.py") if "torch" in path.read_text())

@@ -147,7 +147,7 @@ def test_rnn_complete_compares_equally_many_epochs(tmp_path, capsys):
         cell: {"loss": [0.3, 0.2, 0.1][:epochs], "seconds": [float(epochs)] * epochs}
         for cell, epochs in (("lstm", 3), ("gru", 2))
     }
-    rnn_complete.compare(runs.Group(config, None, {}), config, histories)
+    rnn_complete.compare(runs.Group(config, None, {"data": {}}), config, histories)
     assert "training time, LSTM − GRU: 2.0 s" in capsys.readouterr().out
 
 
@@ -323,7 +323,7 @@ BAD = {
     "a morph without a run": (vae_mnist, ["--data", "digits", "--morph", "4", "5"], "no run there"),
     "a test without a run": (vae_mnist, ["--data", "digits", "--test"], "no run there"),
     "samples without a run": (dcgan_mnist, ["--sample", "4"], "no run there"),
-    "a batch larger than the data": (dcgan_digits, ["--batch-size", "1798"], "the 1797 examples"),
+    "a batch larger than the data": (dcgan_digits, ["--batch-size", "1798"], "--batch-size 1797 is the most"),
     "a batch of one for batch norm": (vae_mnist, ["--batch-size", "1"], "--batch-size 1: must be 2 or more"),
     "a batch of one for both networks": (dcgan_mnist, ["--batch-size", "1"], "--batch-size 1: must be 2 or more"),
     "samples on a missing device": (dcgan_mnist, ["--sample", "4", "--device", "cpu:9"], "--device cpu:9"),
