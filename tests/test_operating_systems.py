@@ -305,9 +305,18 @@ def test_the_cache_of_compiled_programs_has_a_bound(tmp_path, monkeypatch):
 
 
 ENTERED = """
+import sys
 from jaxgen.runs import command
 from tests.support import tiny
-print("entered", flush=True)
+
+module = sys.modules[command.__module__]
+stop_anywhere = module._stop_anywhere
+
+def entered():
+    stop_anywhere()
+    print("entered", flush=True)
+
+module._stop_anywhere = entered
 command(tiny.main, tiny.Config)
 """
 
