@@ -159,7 +159,7 @@ def test_splits_of_different_sizes_are_refused(tmp_path, monkeypatch, capsys, ex
     arguments = ["--data", f"folder:{tmp_path / 'images'}", "--size", "None", "--batch-size", "1"]
     status, _, err = call(monkeypatch, capsys, *arguments, "--out", str(tmp_path / "run"), experiment=experiment)
     assert (status, err.count("\n")) == (2, 1)
-    assert re.search(r"the training images are 12×16×\d, the test images 12×12×\d; --size makes them alike", err)
+    assert re.search(r"the training images are 12×16×\d, the test images 12×12×\d; give a size to make them alike", err)
     assert not (tmp_path / "run").exists()
 
 
