@@ -127,7 +127,9 @@ def check_same_shape(train: Images, test: Images) -> None:
     """Raise InputError if the images of the two splits differ in shape, as those of a folder may."""
     shapes = ["×".join(map(str, images.images.shape[1:])) for images in (train, test)]
     if shapes[0] != shapes[1]:
-        raise InputError(f"the training images are {shapes[0]}, the test images {shapes[1]}; give a size to make them alike")
+        raise InputError(
+            f"the training images are {shapes[0]}, the test images {shapes[1]}; give a size to make them alike"
+        )
 
 
 def _read(
