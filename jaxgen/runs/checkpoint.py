@@ -112,7 +112,8 @@ def _ignore(said: object) -> None:
 @contextlib.contextmanager
 def _one_os_error(folder: Path) -> Iterator[None]:
     """Turn what Orbax raises where the disk fails into one OSError; what its threads print is dropped."""
-    hooks = threading.excepthook, sys.unraisablehook
+    asyncio_log, hooks = logging.getLogger("asyncio"), (threading.excepthook, sys.unraisablehook)
+    asyncio_log.addFilter(_is_not_of_orbax)  # and if the save fails it stays: tasks are collected later
     threading.excepthook = sys.unraisablehook = _ignore
     try:
         yield
@@ -124,8 +125,14 @@ def _one_os_error(folder: Path) -> Iterator[None]:
         if number is not None:
             raise OSError(number, os.strerror(number), str(folder)) from error
         raise OSError(errno.EIO, f"the checkpoint could not be written: {said[:500]}", str(folder)) from error
+    else:
+        asyncio_log.removeFilter(_is_not_of_orbax)
     finally:
         threading.excepthook, sys.unraisablehook = hooks
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.getMessage()
 
 
 @functools.cache  # once in a process
