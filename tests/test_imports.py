@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "models": {"from_loss", "layers", "losses", "parallel", "training"},
     "selfcheck": {"layers", "ops"},
     "torch_weights": {"layers", "models"},
-    "runs": {"pictures", "precision", "selfcheck", "torch_weights", "training"},
+    "runs": {"pictures", "precision", "recipes", "selfcheck", "torch_weights", "training"},
     "trained": {"runs", "torch_weights"},
 }
 

@@ -11,7 +11,7 @@ import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from itertools import dropwhile, takewhile
-from typing import Any, NoReturn, TextIO, TypeVar, get_args
+from typing import Any, NoReturn, TextIO, TypeVar, get_args, get_origin
 
 import jax
 
@@ -227,7 +227,10 @@ def _parse(default: ConfigT, description: str, arguments: Sequence[str]) -> Conf
 
 
 def _registry() -> Any:
-    """Two numbers may be one, for a square: `--size 56`. What does not fit is left for the Config to refuse."""
+    """Two numbers may be one, for a square: `--size 56`. `Crossed` takes one value or several.
+
+    What does not fit is left for the Config to refuse.
+    """
     from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
     registry = ConstructorRegistry()
@@ -243,7 +246,24 @@ def _registry() -> Any:
             str_from_instance=lambda value: list(map(str, value)),
         )  # fmt: skip
 
+    @registry.primitive_rule
+    def one_or_several(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        parts = get_args(info.type)
+        if len(parts) != 2 or info.type_origin is tuple or get_origin(_plain(parts[1])) is not tuple:
+            return None
+        name = _plain(_plain(parts[0])).__name__.upper()
+        return PrimitiveConstructorSpec(
+            nargs="*", metavar=f"{name} [{name} ...]", instance_from_str=tuple,
+            is_instance=lambda value: True,
+            str_from_instance=lambda value: list(map(str, value if isinstance(value, tuple) else (value,))),
+        )  # fmt: skip
+
     return registry
+
+
+def _plain(annotation: Any) -> Any:
+    """A type without what its annotation says beside it."""
+    return get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
 
 
 def _is_int(annotation: Any) -> bool:
