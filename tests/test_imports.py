@@ -26,6 +26,8 @@ MAY_IMPORT = {
     "torch_weights": {"layers", "models"},
     "runs": {"pictures", "precision", "recipes", "selfcheck", "torch_weights", "training"},
     "trained": {"runs", "torch_weights"},
+    "commands": {"data", "export", "metrics", "models", "pictures", "report", "runs", "torch_weights", "trained"},
+    "__main__": {"commands", "runs"},
 }
 
 
