@@ -6,6 +6,7 @@ that the class declares.
 """
 
 import dataclasses
+import difflib
 import functools
 import importlib
 import itertools
@@ -23,7 +24,7 @@ import numpy as np
 from jaxgen.errors import InputError
 from jaxgen.names import module_name
 from jaxgen.torch_weights.files import Tensors
-from jaxgen.torch_weights.layout import Shapes, expected, printable
+from jaxgen.torch_weights.layout import Shapes, expected, listed, printable
 from jaxgen.torch_weights.matching import matches
 
 GIVE_MODULE = "give the module itself: module="
@@ -87,27 +88,69 @@ def build_for(description: Mapping[str, Any], state_dicts: Mapping[str, Tensors]
     return module
 
 
-def recognise(state_dicts: Mapping[str, Tensors], where: str) -> nn.Module:
+def recognise(state_dicts: Mapping[str, Tensors], where: str, name: str | None = None) -> nn.Module:
     """Find the architecture in `jaxgen.models` that has these tensors.
 
     Names and shapes decide. Integer fields that shapes follow from (such as `latent` or `hidden`) are taken from the
     shapes, others (such as an image's height) are the defaults.
 
+    Args:
+        state_dicts: the state_dicts of a file, by their place in it.
+        where: the file, for messages.
+        name: the class, such as `dcgan.MnistGenerator`, if only that one may be found.
+
     Raises:
         InputError: there is none, or there are several.
     """
+    architectures = _default_descriptions()
+    if name is not None:
+        architectures = [each for each in architectures if each[0]["class"] == full_name(name)]
     found: list[nn.Module] = []
-    for description, shapes in _default_descriptions():
+    for description, shapes in architectures:
         for match in matches(state_dicts, shapes):
             fitted = _fit(description, match.shapes)
             if fitted is not None and fitted not in found:
                 found.append(fitted)
-    if not found:
-        raise InputError(f"{where}: its tensors are not those of a module in jaxgen.models; {GIVE_MODULE}")
-    if len(found) > 1:
-        names = ", ".join(type(module).__name__ for module in found)
-        raise InputError(f"{where}: its tensors are those of several modules ({names}); {GIVE_MODULE}")
-    return found[0]
+    names = list(dict.fromkeys(_short_name(type(module)) for module in found))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        remedy = f'name one, as module="{names[0]}" (--module {names[0]})' if len(names) > 1 else GIVE_MODULE
+        raise InputError(f"{where}: its tensors are those of several modules ({', '.join(names)}); {remedy}")
+    tensors = listed({name: None for each in state_dicts.values() for name in each})
+    if name is None:
+        raise InputError(f"{where}: its tensors ({tensors}) are not those of a module in jaxgen.models; {GIVE_MODULE}")
+    wanted = listed(architectures[0][1])
+    raise InputError(f"{where}: its tensors ({tensors}) are not those of {name}, which are like {wanted}")
+
+
+def full_name(name: str) -> str:
+    """The full name of an architecture in `jaxgen.models`.
+
+    Args:
+        name: the class with or without its modules: `MnistGenerator`, `dcgan.MnistGenerator` or the full name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    known = {
+        _short_name(_known_classes()[description["class"]]): description["class"]
+        for description, _ in _default_descriptions()
+    }
+    for short, full in known.items():
+        if name in (short, full, short.rpartition(".")[2]):
+            return str(full)
+    near = difflib.get_close_matches(name.rpartition(".")[2], [short.rpartition(".")[2] for short in known], n=1)
+    hint = (
+        f"did you mean {next(short for short in known if short.endswith(near[0]))}?"
+        if near
+        else f"there are {', '.join(known)}"
+    )
+    raise InputError(f"there is no module {printable(name)!r} in jaxgen.models; {hint}")
+
+
+def _short_name(kind: type[nn.Module]) -> str:
+    return f"{kind.__module__.removeprefix('jaxgen.models.')}.{kind.__qualname__}"
 
 
 # --- Describing -------------------------------------------------------------------------------------------------------
