@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib
 import itertools
+import json
 import math
 import pkgutil
 import sys
@@ -30,6 +31,7 @@ from jaxgen.torch_weights.matching import matches
 GIVE_MODULE = "give the module itself: module="
 DEEPEST = 16  # modules in modules
 SMALL = 4096  # a size that any file may name
+Field = tuple[str | int, ...]  # the keys and positions that lead to a value in a description
 CHOICES = {"cell": ("lstm", "gru")}  # fields of text that decide the shapes
 
 
@@ -301,34 +303,47 @@ def _fit(description: Mapping[str, Any], wanted: Shapes) -> nn.Module | None:
     """The described module with its integer fields such that its tensors have these shapes, None where there is none.
 
     One field after the other, and then one pair after the other (a decoder's channels change with the image's), is
-    raised by one. The first axis that grows then gives the value, for sizes grow in proportion.
+    raised by one. The first axis that grows then gives the value, for sizes grow in proportion. Where two fields make
+    the same axis grow, their order matters, so the other order is tried too.
     """
     integers = [field for field, _ in _integers(description)]
-    for fields in [*itertools.combinations(integers, 1), *itertools.combinations(integers, 2)]:
-        now, raised = _shapes(description), _shapes(_raised(description, fields, 1))
-        if now is None or raised is None:
-            continue
-        growth = [
-            (wanted[name][axis] - size, raised[name][axis] - size)
-            for name in wanted
-            if len(wanted[name]) == len(now[name]) == len(raised[name])
-            for axis, size in enumerate(now[name])
-            if raised[name][axis] != size
-        ]
-        if growth and growth[0][0] and growth[0][0] % growth[0][1] == 0:
-            description = _raised(description, fields, growth[0][0] // growth[0][1])
-    shapes = _shapes(description)
-    return build(description) if shapes is not None and wanted.items() <= shapes.items() else None
+    for order in (integers, integers[::-1]):
+        fitted = description
+        for fields in [(), *itertools.combinations(order, 1), *itertools.combinations(order, 2)]:
+            fitted = _with_fitting(fitted, fields, wanted)
+            shapes = _shapes(fitted)
+            if shapes is not None and wanted.items() <= shapes.items():
+                return build(fitted)
+    return None
 
 
-def _shapes(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
+def _with_fitting(description: Mapping[str, Any], fields: tuple[Field, ...], wanted: Shapes) -> Mapping[str, Any]:
+    """The description with a value for these fields that follows from the shapes; as it is where none does."""
+    now, raised = _shapes(description), _shapes(_raised(description, fields, 1)) if fields else None
+    if now is None or raised is None:
+        return description
+    growth = [
+        (wanted[name][axis] - size, raised[name][axis] - size)
+        for name in wanted
+        if len(wanted[name]) == len(now[name]) == len(raised[name])
+        for axis, size in enumerate(now[name])
+        if raised[name][axis] != size
+    ]
+    if not growth or not growth[0][0] or growth[0][0] % growth[0][1]:
+        return description
+    return dict(_raised(description, fields, growth[0][0] // growth[0][1]))
+
+
+def _shapes(description: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]] | None:
+    return _shapes_of(json.dumps(description))
+
+
+@functools.lru_cache(1000)
+def _shapes_of(description: str) -> Mapping[str, tuple[int, ...]] | None:
     try:
-        return expected(build(description))
+        return expected(build(json.loads(description)))
     except Exception:  # of any kind: it is what a module raises when its fields do not belong together
         return None
-
-
-Field = tuple[str | int, ...]  # the keys and positions that lead to a value in a description
 
 
 def _integers(description: Any, field: Field = ()) -> Iterator[tuple[Field, int]]:
