@@ -9,10 +9,9 @@ from PIL import Image, ImageOps
 
 from jaxgen.pictures.images import Array
 from jaxgen.pictures.matplotlib_setup import matplotlib_defaults
-from jaxgen.pictures.sheets import sheet
 from jaxgen.pictures.text import BACKGROUND, families, literal, shortened
 
-__all__ = ["curves", "labelled", "scatter"]
+__all__ = ["curves", "scatter"]
 
 _SIZE = 18  # of text, in pixels
 _MARGIN = 16  # pixels
@@ -71,17 +70,6 @@ def _count_epochs(axes: Any, epochs: int) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     if epochs < 3:
         axes.set(xlim=(0.5, epochs + 0.5), xticks=range(1, epochs + 1))
-
-
-def labelled(images: Array, labels: Sequence[object] | Array, title: str) -> Image.Image:
-    """Draw images in a row, each under its label.
-
-    Args:
-        images: `[N, H, W, C]`, from 0 to 1.
-        labels: `[N]`.
-        title: stands above the row.
-    """
-    return sheet(images, len(images), title=title, column_labels=list(labels))
 
 
 def scatter(
