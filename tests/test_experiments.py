@@ -143,7 +143,7 @@ def test_rnn_complete_compares_both_cells(tmp_path, images, monkeypatch, capsys,
         completed = {f"{place}/completed.png" for place in ("000", "001", "002", "final")}
         assert files_of(tmp_path / "run" / cell) == completed | with_raw(completed) | {
             "000/original.png", "000/raw/original.png", "001/loss.png", "002/loss.png", "final/loss.png",
-            "final/model.safetensors",
+            "final/model.safetensors", "final/figures.json",
         }  # fmt: skip
         assert len(metrics(tmp_path / "run" / cell)) == 2
         assert {cell.upper(), "original", f"rnn_complete · {data} · epoch 2: completed below the line"} <= set(titles)
@@ -173,11 +173,12 @@ def test_rnn_complete_compares_both_cells(tmp_path, images, monkeypatch, capsys,
 def test_rnn_complete_compares_equally_many_epochs(tmp_path, capsys):
     """One cell's run may have more epochs than were asked for."""
     config = rnn_complete.Config(out=tmp_path, epochs=2, draw_every=1)
-    histories = {
-        cell: {"loss": [0.3, 0.2, 0.1][:epochs], "seconds": [float(epochs)] * epochs}
+    outcomes = {
+        cell: runs.Outcome(tmp_path, {"loss": [0.3, 0.2, 0.1][:epochs], "seconds": [float(epochs)] * epochs}, *[{}] * 4)
         for cell, epochs in (("lstm", 3), ("gru", 2))
     }
-    rnn_complete.compare(runs.Group(config, None, {"experiment": "experiments.rnn_complete", "data": {}}), config, histories)
+    group = runs.Group(config, None, {"experiment": "experiments.rnn_complete", "data": {}})
+    rnn_complete.compare(group, config, outcomes)
     assert "training time, LSTM − GRU: 2.0 s" in capsys.readouterr().out
 
 
