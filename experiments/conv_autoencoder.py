@@ -76,7 +76,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
             sets = {"original": originals, "reconstruction": back}
             compared = pictures.compared(sets, 10, title=run.title("test images", epoch))
             run.picture("reconstructed", compared, raw=pictures.over(originals, back))
-            run.curves("loss", ["loss"], "mean squared error")
+            run.curves("loss", ["loss"], "training loss (mean squared error)")
 
         def draw_end(epoch: int, variables: PyTree) -> None:
             run.results({"test_mse": autoencoder.evaluate(module, variables, test_images)})

@@ -78,8 +78,8 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
             samples = dcgan.sample(generator, variables["generator"], run.key("samples", epoch), 256)
             sheet = pictures.sheet(samples / 2 + 0.5, 16, title=run.title("samples", epoch))
             run.picture("samples", sheet, raw=pictures.grid(samples / 2 + 0.5, columns=16))
-            run.curves("accuracies", ["accuracy_fake", "accuracy_real"], "accuracy")
-            run.curves("errors", ["error_fake", "error_real"], "binary cross-entropy")
+            run.curves("accuracies", ["accuracy_fake", "accuracy_real"], "discriminator's accuracy")
+            run.curves("errors", ["error_fake", "error_real"], "discriminator's cross-entropy")
 
         def draw_frame(epoch: int, variables: PyTree) -> None:
             samples = dcgan.sample(generator, variables["generator"], same_z, 64)
@@ -102,8 +102,8 @@ def draw_data(run: "runs.Run[Config]", digits: Images) -> None:
         raw=lambda: pictures.grid(images, columns=16),
     )
     names = [digits.classes[label] if digits.classes else "" for label in digits.labels[:10]]
-    shape = " × ".join(map(str, digits.images.shape))
-    first = run.title(f"the first {len(names)} of {shape}")
+    count, height, width, _ = digits.images.shape
+    first = run.title(f"the first {len(names)} of {count:,} images of {height}×{width} pixels")
     run.picture("first_ten", lambda: pictures.sheet(images[:10], 10, title=first, column_labels=names))
 
 

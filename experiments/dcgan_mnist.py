@@ -73,7 +73,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
             samples = dcgan.sample(generator, variables["generator"], run.key("samples", epoch), 64)
             sheet = pictures.sheet(samples, 8, title=run.title("samples", epoch))
             run.picture("samples", sheet, raw=pictures.grid(samples, columns=8))
-            run.curves("losses", ["loss_discriminator", "loss_generator"], "binary cross-entropy")
+            run.curves("losses", ["loss_discriminator", "loss_generator"], "training loss (cross-entropy)")
             run.weights(variables)
 
         notes = {dcgan.WON: dcgan.discriminator_has_won}

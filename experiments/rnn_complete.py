@@ -25,6 +25,8 @@ from jaxgen.models import completion
 from jaxgen.recipes import with_hyperparams
 from jaxgen.training import PyTree
 
+LOSS = "training loss (mean squared error)"
+
 
 class Config(runs.DataConfig):
     data: runs.Resumable[str] = "faces"
@@ -116,7 +118,7 @@ def learn(run: "runs.Run[Config]", originals: jax.Array, held_out: jax.Array) ->
         heading = run.title("completed below the line", epoch)
         sheet = pictures.compared(sets, 10, title=heading, cut=config.sequence_length)
         run.picture("completed", sheet, raw=pictures.grid(completed, columns=len(originals)))
-        run.curves("loss", ["loss"], "mean squared error", scale="log")
+        run.curves("loss", ["loss"], LOSS, scale="log")
 
     def measure(epoch: int, variables: PyTree) -> None:
         completed = completion.complete(module, variables, held_out, config.sequence_length)
@@ -149,10 +151,8 @@ def compare(group: runs.Group[Config], config: Config, outcomes: Mapping[str, ru
         cell.upper(): runs.of_models(each.history, "loss", config.epochs) for cell, each in outcomes.items()
     }
     seconds = {cell.upper(): each.history["seconds"][: config.epochs] for cell, each in outcomes.items()}
-    title = group.title("training mean squared error")
-    group.picture(
-        "losses", lambda: pictures.curves(losses, list(losses), "mean squared error", scale="log", title=title)
-    )
+    title = group.title(LOSS)
+    group.picture("losses", lambda: pictures.curves(losses, list(losses), LOSS, scale="log", title=title))
 
     runs.say("epoch" + "".join(f"  {cell:>4} loss  {cell:>4} time" for cell in losses))
     for epoch in sorted({1, *range(config.draw_every, config.epochs + 1, config.draw_every), config.epochs}):

@@ -91,7 +91,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
             both = {"original": real, "reconstruction": back}
             compared = pictures.compared(both, 10, title=run.title("test images", epoch))
             run.picture("image", compared, raw=pictures.grid(back, columns=5))
-            run.curves("loss", ["loss", "reconstruction", "kl"], "loss and its terms (nats an image)")
+            run.curves("loss", ["loss", "reconstruction", "kl"], "training loss (nats an image)")
             means = vae.encode(module, variables, jnp.asarray(some.images) / some.white)
             draw_latent_space(run, epoch, module, variables, means, some)
 

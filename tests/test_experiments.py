@@ -111,7 +111,7 @@ def test_dcgan_digits_trains_resumes_and_samples(tmp_path, monkeypatch, capsys, 
         assert 700 < sheet.width < 1000
     assert "dcgan_digits · digits · epoch 2: samples" in titles
     assert {"dcgan_digits · digits · untrained: samples", "dcgan_digits · digits: training images"} <= set(titles)
-    assert {"epoch 1 · dcgan_digits · digits", "dcgan_digits · digits: training binary cross-entropy"} <= set(titles)
+    assert {"epoch 1 · dcgan_digits · digits", "dcgan_digits · digits: discriminator's cross-entropy"} <= set(titles)
     with Image.open(through / "final" / "training.gif") as animation:
         assert animation.n_frames == 4
     figures = {"error_fake", "error_real", "accuracy_fake", "accuracy_real"}

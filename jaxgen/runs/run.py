@@ -134,12 +134,12 @@ class Run(Generic[ConfigT]):
             name: the file's name without suffix.
             metrics: their names, as in the history; of several models, the mean is drawn with a band of one standard
                 deviation.
-            label: the label of the vertical axis.
+            label: the label of the vertical axis, which is also in the title.
             scale: its scale, "linear" or "log".
         """
         found = {key: values if len(values) > 1 else values[0] for key, values in by_name(self.history).items()}
         shown = {metric: found[metric] for metric in metrics if metric in found}
-        heading = self.title(f"training {label}")
+        heading = self.title(label)
         if shown and not self._is_finished:
             self._outputs.of_all_models(
                 name, lambda: pictures.curves(shown, list(shown), label, scale=scale, title=heading)
