@@ -221,7 +221,7 @@ def test_captioned_frames_have_one_size_and_show_their_caption() -> None:
     frames = [pictures.captioned(frame, caption) for caption in ("epoch 1", "epoch 200", "a very long caption" * 9, "")]
     assert len({(image.size, image.mode) for image in frames}) == 1
     assert len({image.tobytes() for image in frames}) == 4
-    assert frames[0].height > frames[0].width > 400
+    assert frames[0].height > frames[0].width > 320
     with Image.open(io.BytesIO(pictures.gif(frames))) as animation:
         assert animation.size == frames[0].size  # large enough as they are
 

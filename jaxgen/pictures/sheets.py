@@ -19,7 +19,7 @@ _LINE = "#e8590c"
 _AXIS = "#666666"
 _WIDTH, _HEIGHT = 1150, 800  # pixels that the enlarged images fill at most
 _LEAST_WIDTH = 480  # of a sheet's content, so that there is room for the title of a small picture
-_FRAME_WIDTH = 400  # of a frame of an animation
+_FRAME_WIDTH = 320  # of a frame of an animation
 
 _Levels = NDArray[np.uint8]  # [N, H, W] for gray images, else [N, H, W, 3]
 
@@ -155,12 +155,12 @@ def beside(named: Mapping[str, Image.Image], title: str) -> Image.Image:
 
 
 def captioned(image: Image.Image, caption: str) -> Image.Image:
-    """Draw a frame of an animation under its caption, enlarged by a whole factor to a width of about 400 pixels.
+    """Draw a frame of an animation under its caption, enlarged by a whole factor to a width of about 320 pixels.
 
     Frames of one size stay of one size, whatever their captions.
     """
     image = enlarged(image, max(1, round(_FRAME_WIDTH / image.width)))
-    size = max(18, image.width // 18)
+    size = max(16, image.width // 20)
     text = shortened(literal(caption), size, image.width)
     return _stacked([text_band(text, size, image.mode), image], size // 2, size)
 
