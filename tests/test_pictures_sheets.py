@@ -104,7 +104,7 @@ def test_gray_images_make_a_gray_sheet() -> None:
 def test_there_is_a_light_margin_all_round(draw: Sheet) -> None:
     pixels = np.asarray(draw().convert("L"))
     for edge in (pixels[:16], pixels[-16:], pixels[:, :16], pixels[:, -16:]):
-        assert edge.min() == edge.max() > 240
+        assert edge.min() == edge.max() > 220
 
 
 @pytest.mark.parametrize("option", ["title", "row_labels", "column_labels"])

@@ -217,12 +217,12 @@ def _arranged(
     bands = []
     if names := _labels("columns", column_labels, columns):
         bands.append(_column_labels(names, factor * width, gap, left, size, _mode(rows[0][1])))
-    for block in blocks:
+    for number, block in enumerate(blocks):
+        if number and len(block) > 1:
+            bands.append(Image.new("L", (1, gap), BACKGROUND))
         for label, levels in block:
             row = _row(levels, factor, columns, gap, cut)
             bands.append(_under(label, row, size) if are_above else _right_of(label, row, left, size))
-        if len(block) > 1:
-            bands.append(Image.new("L", (1, gap), BACKGROUND))
     return _page(bands, title, size, gap)
 
 
