@@ -19,6 +19,8 @@ import jaxgen
 from jaxgen import pictures, runs
 from jaxgen.data import GIVEN, Given, about, load_splits
 from jaxgen.models import completion
+from jaxgen.recipes import with_hyperparams
+from jaxgen.training import PyTree
 
 
 class Config(runs.DataConfig):
@@ -37,7 +39,7 @@ class Config(runs.DataConfig):
     """Passes over all windows, in all; more of them continue a finished run."""
     batch_size: runs.Dimension = 32
     """Windows a step."""
-    learning_rate: runs.Positive = 1e-3
+    learning_rate: runs.Crossed[runs.Positive] = 1e-3
     """Adam's."""
     draw_every: runs.Count = 100
     """Epochs from one completion of the validation images to the next."""
@@ -66,7 +68,8 @@ def network(config: Config) -> completion.RowCompleter:
 
 
 def recipe(config: Config) -> jaxgen.Recipe[completion.State]:
-    return completion.recipe(module=network(config), optimizer=optax.adam(config.learning_rate))
+    optimizer = with_hyperparams(optax.adam, learning_rate=config.learning_rate)
+    return completion.recipe(module=network(config), optimizer=optimizer)
 
 
 @runs.experiment
@@ -103,13 +106,13 @@ def learn(run: "runs.Run[Config]", originals: jax.Array) -> None:
     """Train one cell, and draw what it makes of the validation images."""
     config, module = run.config, network(run.config)
 
-    def draw(epoch: int, state: completion.State) -> None:
-        completed = completion.complete(module, state.variables, originals, config.sequence_length)
+    def draw(epoch: int, variables: PyTree) -> None:
+        completed = completion.complete(module, variables, originals, config.sequence_length)
         run.picture("completed", pictures.grid(completed, columns=len(originals)))
 
     run.picture("original", lambda: pictures.grid(originals, columns=len(originals)))
-    _, history = run.fit(recipe(config), [(config.draw_every, draw)], best="loss")
-    run.picture("loss", lambda: pictures.curves(history, ["loss"], "mean squared error", scale="log"))
+    run.fit(recipe(config), [(config.draw_every, draw)], best="loss")
+    run.curves("loss", ["loss"], "mean squared error", scale="log")
 
 
 def compare(group: runs.Group[Config], config: Config, histories: Mapping[str, Mapping[str, Any]]) -> None:

@@ -24,8 +24,10 @@ MAY_IMPORT = {
     "models": {"from_loss", "layers", "losses", "parallel", "training"},
     "selfcheck": {"layers", "ops"},
     "torch_weights": {"layers", "models"},
-    "runs": {"pictures", "precision", "selfcheck", "torch_weights", "training"},
+    "runs": {"pictures", "precision", "recipes", "selfcheck", "torch_weights", "training"},
     "trained": {"runs", "torch_weights"},
+    "commands": {"data", "export", "metrics", "models", "pictures", "report", "runs", "torch_weights", "trained"},
+    "__main__": {"commands", "runs"},
 }
 
 

@@ -21,6 +21,7 @@ from jaxgen.runs.command import command
 from jaxgen.runs.config import (
     Config,
     Count,
+    Crossed,
     DataConfig,
     Dimension,
     Inspectable,
@@ -42,6 +43,7 @@ from jaxgen.signals import say
 __all__ = [
     "Config",
     "Count",
+    "Crossed",
     "DataConfig",
     "Dimension",
     "Group",
