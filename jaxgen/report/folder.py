@@ -1,6 +1,5 @@
 """What a page needs from a run's folder, without paths: a page is made to be sent."""
 
-import itertools
 import json
 import math
 import re
@@ -65,12 +64,15 @@ class Run:
     @property
     def command(self) -> str:
         """The command that makes the run again."""
-        words = self.environment.get("command", [])
-        given = {str(word)[2:].partition("=")[0].replace("-", "_") for word in words[1:] if str(word).startswith("--")}
+        started = [str(word) for word in self.environment.get("command", [])][1:]
+        given = {word[2:].partition("=")[0].replace("-", "_") for word in started if word.startswith("--")}
         # A resumed run was not started with these words, and a notebook has others.
         whole = "resume" in given or not given <= {*self.options, *_WHERE}
-        chosen = {name: value for name, value in self.options.items() if whole or name in given}
-        return " ".join(["python -m", self.module, *itertools.chain.from_iterable(map(_as_words, *zip(*chosen.items(), strict=True)))]) if chosen else f"python -m {self.module}"
+        words = [f"python -m {self.module}"]
+        for name, value in self.options.items():
+            if whole or name in given:
+                words += _as_words(name, value)
+        return " ".join(words)
 
     def figures(self) -> Iterator[tuple[int | None, dict[str, Any]]]:
         """The figures of each epoch, and those of the end under None."""

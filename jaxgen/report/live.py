@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -54,8 +53,11 @@ def live(run: Run) -> Live:
         UnsupportedError: A page cannot compute them; the message says why.
     """
     model = _completion(run.cells or {run.name: run}) if _is_completion(run) else _single(run)
+    from threadpoolctl import threadpool_limits
+
     half = [array.astype(np.float16).astype(np.float32) for array in model.weights]
-    with np.errstate(all="ignore"):  # what overflows is seen in the pictures
+    # What overflows is seen in the pictures. One thread: these products are small, and training may want the others.
+    with np.errstate(all="ignore"), threadpool_limits(1, user_api="blas"):
         pairs = zip(model.pictures(model.weights), model.pictures(half), strict=True)
         change = max(float(np.abs(rounded - exact).max()) for exact, rounded in pairs)
     is_half = change <= _SMALLEST_CHANGE  # not for NaN
@@ -104,7 +106,7 @@ def _generator(module: Any, variables: Any) -> _Model:
         "kind": "generator",
         "networks": {"generate": _described(network, 0)},
         "latent": module.latent,
-        "prior": "uniform" if 0 <= z.min() and z.max() <= 1 else "normal",
+        "prior": "uniform" if z.min() >= 0 and z.max() <= 1 else "normal",
         "range": [low, high],
         "shape": _shape(network),
         "conditional": _classes(module),
@@ -240,7 +242,5 @@ def _described(network: Network, first: int) -> dict[str, Any]:
     for step in network.steps:
         weights = list(range(first, first + len(step.weights)))
         first += len(step.weights)
-        steps.append(
-            {"op": step.op, "inputs": step.inputs, "shape": step.shape, **step.attributes, "weights": weights}
-        )
+        steps.append({"op": step.op, "inputs": step.inputs, "shape": step.shape, **step.attributes, "weights": weights})
     return {"inputs": network.inputs, "steps": steps, "outputs": network.outputs}

@@ -147,9 +147,7 @@ class _Translation:
         self._inputs = len(inputs)
         self._steps: list[Step] = []
         outputs = self._run(traced, list(range(len(inputs))))
-        self.network = Network(
-            tuple(inputs), tuple(self._steps), tuple(self._number_of(value) for value in outputs)
-        )
+        self.network = Network(tuple(inputs), tuple(self._steps), tuple(self._number_of(value) for value in outputs))
 
     def _run(self, traced: ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:
         """Values are numbers of steps (or inputs), or arrays where they are known."""

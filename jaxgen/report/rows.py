@@ -39,9 +39,7 @@ def complete(cell: str, weights: Sequence[np.ndarray], images: np.ndarray, lengt
     return rows
 
 
-def _step(
-    cell: str, a: np.ndarray, b: np.ndarray, h: np.ndarray, c: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _step(cell: str, a: np.ndarray, b: np.ndarray, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The next state, from what the input and the state contribute to the gates."""
     if cell == "gru":
         (a_r, a_z, a_n), (b_r, b_z, b_n) = np.split(a, 3, -1), np.split(b, 3, -1)

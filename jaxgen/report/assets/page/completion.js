@@ -13,11 +13,11 @@ function completionPanel(model, makeEngine) {
 
   async function complete(output, image) {
     if (output.busy) {
-      output.pending = image;
+      output.pending = image; // while one is completed, only the newest drawing waits
+      return;
     }
     output.busy = true;
     const rows = Float32Array.from(image, (value, i) => (i < length * width ? value : 0));
-    const wanted = (output.wanted = Symbol());
     const show = () => {
       paint(output.canvas, rows, shape);
       const context = output.canvas.getContext("2d");
@@ -25,14 +25,15 @@ function completionPanel(model, makeEngine) {
       context.fillRect(0, length, 1, 1);
       context.fillRect(width - 1, length, 1, 1);
     };
-    show();
     const {milliseconds} = await output.engine.ask({task: "complete", cell: output.cell, image: rows.slice()}, (row, values) => {
-      if (wanted !== output.wanted) return;
       rows.set(values, row * width);
       show();
     });
-    if (wanted === output.wanted) output.reading.textContent = `${height - length} rows in ${Math.round(milliseconds)} ms`;
+    output.reading.textContent = `${height - length} rows in ${Math.round(milliseconds)} ms`;
     output.busy = false;
+    const next = output.pending;
+    output.pending = null;
+    if (next) complete(output, next);
   }
   const pad = drawingPad({label: "Upper half", shape, originals: model.originals, rows: length,
     onChange: (image) => outputs.forEach((output) => complete(output, image))});

@@ -1,44 +1,24 @@
 // The worker: it holds the networks and computes what the page asks for.
 
 let networks = {}, model, weights;
-let newest = 0; // the newest completion that was asked for; an older one stops
 
 onmessage = ({data}) => {
+  const start = performance.now();
+  const done = (outputs) => postMessage({id: data.id, outputs, milliseconds: performance.now() - start});
   if (data.task === "start") {
     model = data.model;
     weights = decoded(data.weights, model.weights);
     for (const [name, network] of Object.entries(model.networks ?? {})) networks[name] = new Network(network, weights);
-    postMessage({id: data.id, outputs: []});
+    done([]);
   } else if (data.task === "complete") {
-    newest = data.id;
-    complete(data);
+    const cell = model.cells[data.cell], ofCell = weights.slice(cell.first, cell.first + 6);
+    for (const [row, values] of completeRows(cell, ofCell, data.image, model.shape, model.length))
+      postMessage({id: data.id, row, values}); // each row as soon as it is known
+    done([]);
   } else {
-    const start = performance.now();
-    const outputs = networks[data.network].run(data.inputs);
-    postMessage({id: data.id, outputs, milliseconds: performance.now() - start});
+    done(networks[data.network].run(data.inputs));
   }
 };
-
-async function complete({id, cell, image}) {
-  const about = model.cells[cell];
-  const ofCell = weights.slice(about.first, about.first + 6);
-  const start = performance.now();
-  for (const [row, values] of completeRows(about, ofCell, image, model.shape, model.length)) {
-    postMessage({id, row, values});
-    await nextTask();
-    if (newest !== id) break;
-  }
-  postMessage({id, outputs: [], milliseconds: performance.now() - start});
-}
-
-/** Lets messages that have arrived come first. A timer of 0 ms would wait for 4. */
-function nextTask() {
-  return new Promise((resolve) => {
-    const channel = new MessageChannel();
-    channel.port1.onmessage = resolve;
-    channel.port2.postMessage(null);
-  });
-}
 
 /** The arrays of all weights as float32, from base64. */
 function decoded(base64, {type, sizes}) {
