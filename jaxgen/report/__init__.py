@@ -12,7 +12,7 @@ from jaxgen.durable import write as write_file
 from jaxgen.errors import InputError
 from jaxgen.report.content import of_comparison, of_run, plotted, title
 from jaxgen.report.folder import Run
-from jaxgen.report.live import live
+from jaxgen.report.live import live_model
 from jaxgen.report.network import UnsupportedError
 from jaxgen.report.page import page
 from jaxgen.report.thumbnails import pictures
@@ -66,7 +66,7 @@ def write(folder: str | Path, kind: Literal["plain", "live"] = "live") -> Path:
         content["plain"] = "The model joins this page when the training is finished."
     elif kind == "live":
         try:
-            content["live"], weights = live(run)
+            content["live"], weights = live_model(run)
             content |= _about_live(content["live"])
             content["footer"].append(_precision(content["live"]))
         except UnsupportedError as why:

@@ -21,7 +21,7 @@ _DATA = {
     "mnist": "MNIST",
     "fashion_mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10",
-    "faces": "Olivetti faces",
+    "faces": "faces",
     "digits": "8×8 digits",
 }
 Series = dict[str, Any]

@@ -47,7 +47,9 @@ class Run:
         self.events = list(_lines(folder / "events.jsonl"))
         self.finished: dict[str, Any] | None = read_json(folder / "finished.json")
         inside = [] if (folder / "checkpoints").exists() else sorted(folder.glob("*/config.json"))
-        self.cells = {path.parent.name: Run(path.parent) for path in inside}
+        order = options.get("cell") if isinstance(options.get("cell"), list) else []
+        names = sorted((path.parent.name for path in inside), key=lambda name: (name not in order, name))
+        self.cells = {name: Run(folder / name) for name in sorted(names, key=[*order, *names].index)}
 
     @property
     def data_name(self) -> str:

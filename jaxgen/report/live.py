@@ -16,7 +16,7 @@ from jaxgen.report.network import Network, UnsupportedError, evaluate, trace
 from jaxgen.report.rows import complete
 from jaxgen.report.thumbnails import originals
 
-__all__ = ["Live", "live"]
+__all__ = ["Live", "live_model"]
 
 Arrays = Sequence[np.ndarray]
 
@@ -37,14 +37,14 @@ class Live(NamedTuple):
 
 
 class _Model(NamedTuple):
-    """What `live` writes."""
+    """What `live_model` returns."""
 
     about: dict[str, Any]
     weights: list[np.ndarray]
     pictures: Callable[[Arrays], Iterable[np.ndarray]]  # with such weights, from 0 to 1
 
 
-def live(run: Run) -> Live:
+def live_model(run: Run) -> Live:
     """The networks of a finished run.
 
     The weights are float16 where that changes none of a dozen pictures by more than 1/255.
