@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.errors import InputError
 from jaxgen.ops._accumulate import accumulator
 from jaxgen.ops.conv import conv, conv_transpose
 from jaxgen.ops.pool import max_pool
@@ -144,6 +145,29 @@ def pair(size: Size, name: str = "size") -> tuple[int, int]:
     if isinstance(size, str) or len(size) != 2:
         raise ValueError(f"{name} must be one number or two (height, width), not {size!r}")
     return size
+
+
+def halvings(size: int) -> tuple[int, int]:
+    """How often a square image can be halved, for networks that do so from stage to stage.
+
+    Args:
+        size: Height and width of the image.
+
+    Returns:
+        The side of the smallest feature map, from 4 to 7, and the number of halvings, at least one.
+
+    Raises:
+        InputError: The size is not 4, 5, 6 or 7 times a power of two.
+    """
+    side, count = size, 0
+    while side > 7 and side % 2 == 0:
+        side, count = side // 2, count + 1
+    if not (4 <= side <= 7 and count):
+        raise InputError(
+            f"size {size}: images must be square, 4, 5, 6 or 7 times a power of two pixels a side: 8, 10, 12, 14, 16, "
+            "20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, …"
+        )
+    return side, count
 
 
 def flatten(x: jax.Array) -> jax.Array:

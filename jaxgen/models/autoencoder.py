@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,12 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxgen import protocols
+from jaxgen.errors import InputError
 from jaxgen.from_loss import Noise, State, recipe_from_loss
 from jaxgen.layers import Conv, ConvTranspose, MaxPool, in_batches
 from jaxgen.losses import mean_squared_error
 from jaxgen.training import Metrics, PyTree, Recipe
 
-__all__ = ["ConvAutoencoder", "Decoder", "Encoder", "Noise", "State", "evaluate", "recipe", "reconstruct"]
+__all__ = [
+    "ConvAutoencoder",
+    "Decoder",
+    "Encoder",
+    "Noise",
+    "PixelNoise",
+    "State",
+    "evaluate",
+    "recipe",
+    "reconstruct",
+]
 
 
 class Encoder(nn.Module):
@@ -61,26 +73,51 @@ class ConvAutoencoder(nn.Module):
         return reconstructions
 
 
-def recipe(module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None) -> Recipe[State]:
+class PixelNoise(NamedTuple):
+    """The random numbers of one step of a denoising autoencoder."""
+
+    pixels: jax.Array  # [B, H, W, C], normal(0, 1)
+
+
+def recipe(
+    module: nn.Module | None = None, optimizer: optax.GradientTransformation | None = None, noise: float = 0.0
+) -> Recipe[State]:
     """Reconstruct images by the mean squared error.
 
     Batches are images `[B, H, W, C]` in [0, 1]. Metric: `loss`.
 
+    With `noise` it is a denoising autoencoder: Gaussian noise is added to the images that the network is given, and
+    it learns to restore the images without it (Vincent et al., "Extracting and composing robust features with denoising
+    autoencoders", 2008, https://doi.org/10.1145/1390156.1390294). Noisy pixels are not clipped.
+
     Args:
         module: The network; `ConvAutoencoder()` by default.
         optimizer: Adam with learning rate 1e-3 by default.
+        noise: Standard deviation of the noise; 0 for none.
 
     Returns:
         The recipe. Its `init` raises `ValueError` for a module that keeps more than parameters.
+
+    Raises:
+        InputError: The module lacks something, or the noise is negative.
     """
     module = module or ConvAutoencoder()
+    protocols.check("module", module, protocols.Network)
+    if not noise >= 0:
+        raise InputError(f"noise {noise}: must be a standard deviation, 0 or more")
     apply: Callable[..., Any] = module.apply
 
-    def loss(variables: PyTree, images: jax.Array, noise: Noise) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
-        error = mean_squared_error(apply(variables, images), images)
+    def loss(
+        variables: PyTree, images: jax.Array, drawn: Noise | PixelNoise
+    ) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
+        given = images + noise * drawn.pixels if isinstance(drawn, PixelNoise) else images
+        error = mean_squared_error(apply(variables, given), images)
         return error, ({"loss": (error, jnp.ones_like(error))}, {})
 
-    return recipe_from_loss(module, optimizer or optax.adam(1e-3), loss)
+    def draw(key: jax.Array, batch_size: int) -> Noise | PixelNoise:
+        return PixelNoise(jax.random.normal(key, (batch_size, *module.input_shape))) if noise else Noise()
+
+    return recipe_from_loss(module, optimizer or optax.adam(1e-3), loss, noise=draw)
 
 
 @partial(jax.jit, static_argnums=0)

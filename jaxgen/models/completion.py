@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxgen import protocols
 from jaxgen.from_loss import Noise, State, recipe_from_loss
 from jaxgen.layers import GRU, LSTM, Linear, check_input
 from jaxgen.losses import mean_squared_error
@@ -59,8 +60,12 @@ def recipe(
 
     Returns:
         The recipe.
+
+    Raises:
+        InputError: The module lacks something.
     """
     module = module or RowCompleter(cell)
+    protocols.check("module", module, protocols.Network)
     apply: Callable[..., Any] = module.apply
 
     def loss(

@@ -33,6 +33,7 @@ from jaxgen.runs.config import (
     option,
 )
 from jaxgen.runs.layout import Layout
+from jaxgen.runs.models import of_models
 from jaxgen.runs.outcome import History, Outcome
 from jaxgen.runs.outputs import write_extra, write_samples
 from jaxgen.runs.run import Interrupted, Run, key_of
@@ -61,6 +62,7 @@ __all__ = [
     "command",
     "experiment",
     "key_of",
+    "of_models",
     "option",
     "say",
     "start",

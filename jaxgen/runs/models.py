@@ -120,6 +120,20 @@ def of_model(figures: Mapping[str, Any], index: int) -> dict[str, Any]:
     return {name.removesuffix(ending): value for name, value in figures.items() if name.endswith(ending)}
 
 
+def of_models(figures: Mapping[str, Any], name: str, length: int | None = None) -> np.ndarray:
+    """The values of one figure as an array, whose first axis is the models; of a single model, that has one.
+
+    Args:
+        figures: a history, whose values are sequences, or results, whose values are numbers.
+        name: the figure, without the number of a model.
+        length: how many of a sequence's first values to take; None for all.
+    """
+    values = [figures[f"{name}/{index}"] for index in range(len(figures)) if f"{name}/{index}" in figures]
+    return np.asarray(
+        [np.asarray(value)[..., :length] if np.ndim(value) else value for value in values or [figures[name]]]
+    )
+
+
 def table(models: Models, figures: Mapping[str, list[float]]) -> str:
     """A table with a row for each model and a column for each figure; then means and deviations over seeds.
 

@@ -470,8 +470,8 @@ class Run(Generic[ConfigT]):
         """A table of several models on the screen, and the best of them by the metric that says which is."""
         if not self._models.are_several:
             return {}
-        last = {name: values[-1] for name, values in self.history.items() if "/" in name and values}
-        figures = {name: values for name, values in by_name(last | self._results.at_end).items() if len(values) > 1}
+        last = {name: values[-1] for name, values in self.history.items() if values} | self._results.at_end
+        figures = by_name({name: value for name, value in last.items() if "/" in name})
         say(table(self._models, figures))
         if self._best not in figures:
             return {"models": self._models.labels}

@@ -131,6 +131,7 @@ class Group(Generic[ConfigT]):
         self.config = config
         self._layout = Layout(config.folder)
         self.failures: list[str] = []
+        self.figures: dict[str, float] = {}
         self._source = source
         self._about_data = content["data"]
         self._how_to_resume = resume_command(config)
@@ -159,12 +160,17 @@ class Group(Generic[ConfigT]):
         if content:
             write(folder / f"{name}.png", content)
 
+    def results(self, figures: Mapping[str, float]) -> None:
+        """Add figures of the comparison to the group's `finished.json` and outcome."""
+        self.figures |= figures
+
     def outcome(self, outcomes: Mapping[str, Outcome]) -> Outcome:
         """What the runs came to together, given what each came to."""
         return Outcome(
             self.config.folder,
             {name: outcome.history for name, outcome in outcomes.items()},
-            {f"{name}_{key}": value for name, each in outcomes.items() for key, value in each.results.items()},
+            {f"{name}_{key}": value for name, each in outcomes.items() for key, value in each.results.items()}
+            | self.figures,
             {name: outcome.module for name, outcome in outcomes.items()},
             {name: outcome.variables for name, outcome in outcomes.items()},
             pictures_in(self._layout.final),
@@ -191,14 +197,17 @@ def start_group(
             announce(layout, content, devices)
             write_record(layout, content, config, devices)
             layout.remove_later(-1)  # comparisons are made anew from the runs' own files
+            group = Group(config, source, content)
             try:
-                yield Group(config, source, content)
+                yield group
             except InputError:
                 if not any(config.folder.glob("*/config.json")):  # no run has begun
                     layout.config.unlink()
                     layout.environment.unlink()
                 raise
-            write_json(layout.finished, {"epochs": config.epochs, "epoch": config.epochs, "step": 0, "results": {}})
+            write_json(
+                layout.finished, {"epochs": config.epochs, "epoch": config.epochs, "step": 0, "results": group.figures}
+            )
 
 
 def _decide_group(config: Config, data_sha256: str) -> None:

@@ -48,8 +48,8 @@ class State(NamedTuple):
     optimizer: optax.OptState
 
 
-def recipe(config: Config) -> Recipe:
-    optimizer = optax.adam(config.learning_rate)
+def recipe(config: Config, optimizer: optax.GradientTransformation | None = None) -> Recipe:
+    optimizer = optimizer or optax.adam(config.learning_rate)
 
     def init(key, weights=None):
         variables = {"params": {"mean": jax.random.normal(key, (8, 8, 1))}} if weights is None else weights
