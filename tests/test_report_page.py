@@ -181,7 +181,8 @@ def test_completion_computes_what_jax_does(opened, written):
         rows = page.evaluate(
             """async ([cell, image]) => {
               const rows = {};
-              await jaxgen.engines[cell].ask({task: "complete", cell, image}, (row, values) => (rows[row] = [...values]));
+              const keep = (row, values) => (rows[row] = [...values]);
+              await jaxgen.engines[cell].ask({task: "complete", cell, image}, keep);
               return rows;
             }""",
             [number, image.ravel().tolist()],
@@ -341,16 +342,17 @@ def test_pictures_have_a_slider_of_epochs(opened, written):
 def test_page_fits_on_a_phone(name, opened, written):
     page = opened(written(name), **PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    too_wide = "[...document.querySelectorAll('main *')].filter((x) => x.getBoundingClientRect().right > 361).map((x) => x.className)"
+    too_wide = """[...document.querySelectorAll("main *")]
+      .filter((x) => x.getBoundingClientRect().right > 361).map((x) => x.outerHTML)"""
     assert page.evaluate(too_wide) == []
 
 
 @pytest.mark.parametrize("name", ["vae_mnist", "dcgan_digits", "rnn_complete", "conv_autoencoder"])
 def test_everything_that_can_be_used_has_a_name(name, opened, written):
     page = opened(written(name))
-    nameless = """[...document.querySelectorAll("button, input:not(.hidden), select, canvas[tabindex], img")].filter((x) =>
-      !(x.getAttribute("aria-label") || x.getAttribute("alt") || x.textContent.trim() || x.querySelector("[alt], [aria-label]")
-        || x.closest("label")?.textContent.trim()))
+    nameless = """[...document.querySelectorAll("button, input:not(.hidden), select, canvas[tabindex], img")]
+      .filter((x) => !(x.getAttribute("aria-label") || x.getAttribute("alt") || x.textContent.trim() ||
+        x.querySelector("[alt], [aria-label]") || x.closest("label")?.textContent.trim()))
       .map((x) => x.outerHTML)"""
     assert page.evaluate(nameless) == []
 

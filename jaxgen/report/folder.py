@@ -11,7 +11,9 @@ from jaxgen.errors import InputError
 
 __all__ = ["Run", "finite", "read_json", "without_paths"]
 
-_PATH = re.compile(r"(?<![\w.:/\\-])(?:~|[A-Za-z]:)?[/\\][^\s'\"`,;]*")
+_ROOT = r"(?:file://)?(?:~|[A-Za-z]:)?[/\\]"
+_QUOTED_PATH = re.compile(rf"(?<=['\"]){_ROOT}[^'\"\n]*(?=['\"])")  # which may have spaces
+_PATH = re.compile(rf"(?<![\w.:/\\-]){_ROOT}[^\s'\"`,;:]*")
 _WHERE = {"out", "samples_out", "resume", "report", "tensorboard"}  # options that say where files go, not what a run is
 
 
@@ -96,7 +98,9 @@ class Run:
 
 def without_paths(text: str) -> str:
     """A text with each absolute path in it reduced to its last part, which names neither a user nor a machine."""
-    return _PATH.sub(lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1] or "/", text)
+    for path in (_QUOTED_PATH, _PATH):
+        text = path.sub(lambda match: re.split(r"[/\\]", match[0].rstrip("/\\:"))[-1] or "/", text)
+    return text
 
 
 def _shown(value: Any) -> Any:

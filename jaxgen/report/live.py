@@ -55,9 +55,9 @@ def live_model(run: Run) -> Live:
     model = _completion(run.cells or {run.name: run}) if _is_completion(run) else _single(run)
     from threadpoolctl import threadpool_limits
 
-    half = [array.astype(np.float16).astype(np.float32) for array in model.weights]
     # What overflows is seen in the pictures. One thread: these products are small, and training may want the others.
     with np.errstate(all="ignore"), threadpool_limits(1, user_api="blas"):
+        half = [array.astype(np.float16).astype(np.float32) for array in model.weights]
         pairs = zip(model.pictures(model.weights), model.pictures(half), strict=True)
         change = max(float(np.abs(rounded - exact).max()) for exact, rounded in pairs)
     is_half = change <= _SMALLEST_CHANGE  # not for NaN

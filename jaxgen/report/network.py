@@ -185,6 +185,8 @@ class _Translation:
         if isinstance(value, int):
             return value
         array = value.astype(np.float32)
+        if array.ndim == 0:
+            return self._add(Step("constant", (), (), {"value": float(array)}, ()))
         return self._add(Step("constant", (), array.shape, {}, (array,)))
 
     def _add(self, step: Step) -> int:
@@ -261,7 +263,7 @@ def _folded(network: Network) -> Network:
         (matrix, bias), (scale, shift) = steps[before].weights, step.weights
         rows = np.tile(scale, len(matrix) // len(scale))[:, None]  # a transposed convolution has kh·kw rows a channel
         steps[at] = steps[before]._replace(weights=(matrix * rows, bias * scale + shift))
-        steps[before] = Step("constant", (), (0,), {}, ())  # nothing reads it any more
+        steps[before] = Step("constant", (), (), {"value": 0.0}, ())  # nothing reads it any more
     return network._replace(steps=tuple(steps))
 
 
@@ -365,7 +367,7 @@ _NUMPY: dict[str, Callable[..., np.ndarray]] = {
     "affine": lambda step, x: x * step.weights[0] + step.weights[1],
     "broadcast": _broadcast,
     "concatenate": _concatenate,
-    "constant": lambda step: step.weights[0],
+    "constant": lambda step: step.weights[0] if step.weights else np.float32(step.attributes["value"]),
     "conv": _conv,
     "conv_transpose": _conv_transpose,
     "linear": _linear,

@@ -70,29 +70,31 @@ def pictures(run: Run, budget: int, skip: Sequence[str] = ()) -> list[dict[str, 
 
 
 def _that_fit(files: Sequence[tuple[int | None, Path]], budget: int) -> list[dict[str, Any]]:
-    """As many frames as the budget allows, evenly spaced, the last one always among them if it fits alone."""
-    last = _encoded(files[-1][1])
-    if len(last) > budget:
+    """As many frames as the budget allows, evenly spaced with the last one among them; a smaller one if none fits."""
+    part = next((part for part in (1, 2, 4, 8) if len(_encoded(files[-1][1], part)) <= budget), None)
+    if part is None:
         return []
-    count = min(len(files), max(1, budget // len(last)))
+    count = min(len(files), max(1, budget // len(_encoded(files[-1][1], part))))
     while True:
         chosen = sorted({round(place) for place in np.linspace(len(files) - 1, 0, count)}) if count > 1 else [-1]
-        frames = [{"epoch": files[place][0], "source": _encoded(files[place][1])} for place in chosen]
+        frames = [{"epoch": files[place][0], "source": _encoded(files[place][1], part)} for place in chosen]
         size = sum(len(frame["source"]) for frame in frames)
         if size <= budget or count == 1:
             return frames
         count = max(1, min(count - 1, count * budget // size))
 
 
-def _encoded(path: Path) -> str:
-    return _encoded_once(path, path.stat().st_mtime_ns)
+def _encoded(path: Path, part: int) -> str:
+    return _encoded_once(path, part, path.stat().st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=512)
-def _encoded_once(path: Path, changed: int) -> str:
-    """A picture as the smaller one of a lossless and a lossy WebP."""
+@functools.lru_cache(maxsize=1024)  # while a run is in training, its page is written again and again
+def _encoded_once(path: Path, part: int, changed: int) -> str:
+    """A picture, reduced to 1/part of its width and height, as the smaller one of a lossless and a lossy WebP."""
     with Image.open(path) as image:
         plain = image.convert("RGB")
+    if part > 1:
+        plain = plain.resize((max(1, plain.width // part), max(1, plain.height // part)), Image.Resampling.BOX)
     lossless = _uri(plain, "WEBP", lossless=True, method=2)
     lossy = _uri(plain, "WEBP", quality=_QUALITY, method=4) if len(lossless) > 8000 else lossless
     return min(lossless, lossy, key=len)

@@ -36,7 +36,7 @@ def trained_variables(module, seed=0):
         name = jax.tree_util.keystr(path)
         if "running_var" in name:
             return rng.uniform(0.5, 2, leaf.shape).astype(np.float32)
-        if "num_batches" in name or "weight" in name and leaf.ndim > 1:
+        if "num_batches" in name or ("weight" in name and leaf.ndim > 1):
             return leaf
         return (leaf + 0.1 * rng.normal(size=leaf.shape)).astype(np.float32)
 

@@ -72,7 +72,7 @@ function compute(step, given, shapes) {
 }
 
 const STEPS = {
-  constant: (step) => step.weights[0],
+  constant: (step) => step.weights[0] ?? [step.value],
   reshape: (step, [x]) => x,
   broadcast: (step, [x]) => expanded(x, step.placed, step.shape),
 
