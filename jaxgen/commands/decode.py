@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.commands._classes import ClassOption, label, labels_of
+from jaxgen import pictures
+from jaxgen.commands._classes import ClassOption, class_name, label, labels_of
 from jaxgen.commands._models import Model, find, is_vae
 from jaxgen.commands._options import ModelOptions, write_files
-from jaxgen.commands._pictures import sheet
 from jaxgen.commands.sample import in_unit_range
 from jaxgen.errors import InputError
 from jaxgen.models import vae
@@ -31,12 +31,28 @@ def run(options: Options) -> None:
     model = find(options, "decode")
     z = _vectors(options.at, model)
     number = label(options.class_, model)
-    kinds = model.classes if number is None and model.classes else 1  # a row shows a vector as each class
-    z = np.repeat(z, kinds, axis=0)
-    images = decode(model, z, labels_of(number, len(z), model))
+    every = range(model.classes) if number is None else ()  # a row then shows a vector as each class
+    labels = labels_of(number, len(z) * max(1, len(every)), model)
+    images = decode(model, np.repeat(z, max(1, len(every)), axis=0), labels)
     shown = "_".join(f"{value:g}" for value in options.at[:4]) + ("_etc" if len(options.at) > 4 else "")
     name = f"{model.prefix}decoded_{shown}" + ("" if number is None else f"_class_{number}")
-    write_files(model.folder, {f"{name}.png": sheet(images, kinds if kinds > 1 else min(len(z), 10))})
+    points = [_point(vector) for vector in z]
+    kind = "" if number is None else f", class {class_name(number, model)}"
+    if every:
+        names = [class_name(each, model) for each in every]
+        image = pictures.sheet(images, len(every), title=model.name, row_labels=points, column_labels=names)
+    else:
+        columns = min(len(z), 10)
+        alone = len(z) == 1
+        image = pictures.sheet(
+            images, columns, title=f"{model.name}{kind}" + (f", z = {points[0]}" if alone else ""),
+            column_labels=points if len(z) == columns and not alone else (),
+        )  # fmt: skip
+    write_files(model.folder, {f"{name}.png": pictures.png(image)})
+
+
+def _point(vector: np.ndarray) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in vector[:3]) + (", …)" if len(vector) > 3 else ")")
 
 
 def _vectors(numbers: tuple[float, ...], model: Model) -> np.ndarray:
