@@ -41,7 +41,8 @@ def run(options: Options) -> None:
     rows = {"original": brought.images, **completed}
     name = f"{models[0].prefix}completed_{title(brought.names)}"
     whose = "Completed by " + " and ".join(completed)
-    image = pictures.compared(rows, min(len(brought.names), 10), title=f"{whose} below the line", cut=length)
+    names = brought.names if len(brought.names) <= 10 else ()
+    image = pictures.compared(rows, 10, title=f"{whose} below the line", column_labels=names, cut=length)
     write_files(models[0].folder, {f"{name}.png": pictures.png(image)})
 
 

@@ -54,7 +54,8 @@ def run(options: Options) -> None:
     _print_table(brought.names, codes)
     name = f"{model.prefix}encoded_{title(brought.names)}"
     rows = {"original": brought.images, "reconstruction": back}
-    image = pictures.compared(rows, min(len(back), 10), title=f"Reconstructed by {model.name}")
+    names = brought.names if len(brought.names) <= 10 else ()
+    image = pictures.compared(rows, 10, title=f"Reconstructed by {model.name}", column_labels=names)
     write_files(model.folder, {f"{name}.json": _as_json(brought.names, codes), f"{name}.png": pictures.png(image)})
 
 
