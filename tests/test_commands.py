@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 
@@ -15,15 +15,15 @@ import pytest
 from PIL import Image
 
 import jaxgen
-from experiments import dcgan_digits
+from experiments import rnn_complete
 from jaxgen import commands, data, runs, torch_weights
 from jaxgen.durable import write_json
 from jaxgen.models import autoencoder, completion, dcgan, vae
 from jaxgen.torch_weights.description import recognise
 
 ROOT = Path(__file__).parent.parent
-DIGITS = {"name": "digits", "images": 1797, "size": [32, 32], "channels": 1, "classes": list("0123456789")}
-SMALL_VAE = vae.ConvVAE(2, width=4)
+DIGITS = {"name": "digits", "images": 1797, "size": [16, 16], "channels": 1, "classes": list("0123456789")}
+SMALL_VAE = vae.ConvVAE(2, size=16, width=4)
 
 
 @cache
@@ -181,7 +181,9 @@ def test_the_wrong_number_of_coordinates_is_refused(vae_run, at):
 
 
 def test_a_conditional_model_decodes_as_each_class(tmp_path):
-    folder = make_run(tmp_path / "run", "vae_mnist", {"model": vae.ConvVAE(2, width=4, classes=3)}, about=DIGITS)
+    folder = make_run(
+        tmp_path / "run", "vae_mnist", {"model": vae.ConvVAE(2, size=16, width=4, classes=3)}, about=DIGITS
+    )
     call("decode", folder, at=(0, 0))
     call("decode", folder, at=(0, 0), class_="2")
     every, one = (size_of(folder / "samples" / name) for name in ("decoded_0_0.png", "decoded_0_0_class_2.png"))
@@ -204,8 +206,9 @@ def test_pictures_of_any_kind_are_encoded(vae_run, tmp_path, capsys):
     found = json.loads((vae_run / "samples" / "encoded_0_and_5_more.json").read_text())
     assert [each["picture"] for each in found] == ["0.png", "1.jpg", "2.png", "3.gif", "4.tif", "5.png"]
     trained = jaxgen.load(vae_run)
-    images = data.load_pictures([brought], size=(32, 32), channels=1).images / 255
-    mean, log_variance = trained.module.apply(trained.variables, images, method="encode")
+    images = data.load_pictures([brought], size=(16, 16), channels=1).images / 255
+    apply = jax.jit(partial(trained.module.apply, method="encode"))
+    mean, log_variance = apply(trained.variables, images)
     np.testing.assert_allclose([each["mean"] for each in found], mean, rtol=0, atol=1e-5)
     spread = [each["standard_deviation"] for each in found]
     np.testing.assert_allclose(spread, np.exp(0.5 * np.asarray(log_variance)), rtol=1e-5)
@@ -245,7 +248,7 @@ def test_black_on_white_is_noticed_and_inverted(tmp_path, capsys, vae_run):
 
     paths = [picture(tmp_path / "a.png"), picture(tmp_path / "b.png", dark_on_light=True)]
     model = _models.find(encode.Options(path=vae_run, pictures=()), "encode")
-    given, inverted = (_pictures.read(paths, (32, 32), 1, model, invert=invert) for invert in (False, True))
+    given, inverted = (_pictures.read(paths, (16, 16), 1, model, invert=invert) for invert in (False, True))
     _pictures.warn_if_inverted(given, Recites())
     said = capsys.readouterr().err
     assert said == (
@@ -307,7 +310,7 @@ def test_a_morph_passes_through_pictures_and_class_means(vae_run, tmp_path, caps
     names, points = morph._points(options, _models.find(options, "morph"))
     assert names == ["2", "a.png"]
     trained = jaxgen.load(vae_run)
-    digits = data.load("digits", "test", size=(32, 32), channels=1)
+    digits = data.load("digits", "test", size=(16, 16), channels=1)
     means = vae.encode(trained.module, trained.variables, digits.images[digits.labels == 2] / np.float32(255))
     np.testing.assert_allclose(points[0], means.mean(0), rtol=0, atol=1e-5)
 
@@ -435,9 +438,15 @@ def test_a_named_module_overrules_the_header(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", [vae.ConvVAE(3, channels=3, width=4), vae.ConvVAE(4, width=4, classes=10)], ids=["colour", "classes"]
+    "module",
+    [
+        vae.ConvVAE(3, channels=3, size=16, width=4),
+        vae.ConvVAE(4, size=16, width=4, classes=10),
+        dcgan.MnistGenerator(size=24, channels=3),
+    ],
+    ids=["colour", "classes", "size"],
 )
-def test_fields_that_share_an_axis_are_told_apart(module):
+def test_several_fields_follow_from_the_shapes(module):
     shapes = torch_weights.expected(module)
     assert recognise({"": {name: np.zeros(shape) for name, shape in shapes.items()}}, "file") == module
 
@@ -481,24 +490,28 @@ def test_a_file_of_another_model_is_shown(tmp_path, capsys):
     assert "tensors   layer.weight [3, 2]\n" in said
 
 
-def test_a_run_that_was_trained_is_shown_and_sampled(tmp_path, capsys):
-    images = np.random.default_rng(0).integers(0, 17, (9, 8, 8, 1), np.uint8)
+def test_runs_that_were_trained_are_shown_and_used(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 255, (9, 6, 4, 1), np.uint8)
     np.savez(tmp_path / "images.npz", images=images)
-    out = tmp_path / "run"
-    config = dcgan_digits.Config(out=out, data=f"arrays:{tmp_path}/images.npz", epochs=1, batch_size=8, seeds=2)
-    dcgan_digits.main(config)
+    config = rnn_complete.Config(
+        out=tmp_path / "run", data=f"arrays:{tmp_path}/images.npz", epochs=1, batch_size=8, cell="gru", hidden=4,
+        size=(6, 4), seeds=2, metrics=False, report="none",
+    )  # fmt: skip
+    rnn_complete.main(config)
+    path = picture(tmp_path / "a.png")
     capsys.readouterr()
-    call("show", out)
-    assert "module    dcgan.DigitsGenerator(latent=64" in capsys.readouterr().out
-    for folder in ("final", "finished"):  # as a run that was stopped, whose checkpoint is taken
-        call("sample", out, count=2, model="1")
-        array = np.load(out / "samples" / "model_1_2_of_seed_0.npy")
-        assert array.shape == (2, 8, 8, 1)
-        if folder == "final":
-            wanted = array
-            (out / "finished.json").unlink()
-    np.testing.assert_array_equal(array, wanted)
-    call("show", out)
+    call("show", config.folder)
+    said = capsys.readouterr().out
+    assert f"run       experiments.rnn_complete in {config.folder}: finished after 1 epochs\n" in said
+    assert "data      arrays:images.npz: 8 images of 6×4×1\n" in said
+    assert "module    completion.RowCompleter(cell=gru, hidden=4, width=4), " in said
+    call("complete", config.folder, str(path), model="1")
+    (config.folder / "finished.json").unlink()  # as a run that was stopped, whose checkpoint is taken
+    drawn = (config.folder / "samples" / "model_1_completed_a.png").read_bytes()
+    call("complete", config.folder, str(path), model="1")
+    assert (config.folder / "samples" / "model_1_completed_a.png").read_bytes() == drawn
+    capsys.readouterr()
+    call("show", config.folder)
     assert "not finished, 1 epochs so far" in capsys.readouterr().out
 
 

@@ -58,10 +58,10 @@ def draw(model: Model, key: jax.Array, count: int, labels: dict[str, Any]) -> np
     if is_vae(model.module):
         z = jax.random.normal(key, (count, model.module.latent))
         return np.asarray(vae.decode(model.module, model.variables, z, **labels))
-    return in_unit_range(dcgan.sample(model.module, model.variables, key, count, **labels))
+    return in_unit_range(dcgan.sample(model.module, model.variables, key, count, **labels), model)
 
 
-def in_unit_range(images: jax.Array) -> np.ndarray:
-    """A generator's images, from 0 to 1: those of one that ends in tanh are from −1 to 1."""
-    found = np.asarray(images)
-    return found / 2 + 0.5 if (found < 0).any() else found
+def in_unit_range(images: jax.Array, model: Model) -> np.ndarray:
+    """A generator's images, from 0 to 1."""
+    black, white = getattr(model.module, "image_range", (0, 1))
+    return (np.asarray(images) - black) / (white - black)
