@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 import jaxgen
-from jaxgen import layers, metrics, pictures, runs
+from jaxgen import layers, metrics, pictures, report, runs
 from jaxgen.data import GIVEN, Given, about, hold_out, load_splits
 from jaxgen.models import autoencoder
 from jaxgen.recipes import with_hyperparams
@@ -77,7 +77,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     measure = metrics.of_autoencoder(test.images, train.images, autoencoder.code_size(module), white=train.white)
 
     source = jaxgen.scaled(train.images, white=train.white)
-    with runs.start(config, source, module, about_data=about(config.data, train, test)) as run:
+    with runs.start(config, source, module, about_data=about(config.data, train, test), page=report.write) as run:
 
         def draw(epoch: int, variables: PyTree) -> None:
             back = autoencoder.reconstruct(module, variables, originals)

@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import Field
 
 import jaxgen
-from jaxgen import metrics, pictures, runs, torch_weights
+from jaxgen import metrics, pictures, report, runs, torch_weights
 from jaxgen.data import GIVEN, Given, Images, about, hold_out, load, load_splits
 from jaxgen.models import vae
 from jaxgen.recipes import with_hyperparams
@@ -88,7 +88,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     )
 
     source = jaxgen.scaled(train.images, white=train.white)
-    with runs.start(config, source, module, about_data=about(config.data, train, test)) as run:
+    with runs.start(config, source, module, about_data=about(config.data, train, test), page=report.write) as run:
         path = [number for number in TUTORIALS_PATH if (test.labels == number).any()]
         some = test.preview(POINTS)
 

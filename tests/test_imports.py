@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "metrics": {"from_loss", "layers", "losses", "training"},
     "selfcheck": {"layers", "ops"},
     "torch_weights": {"layers", "models"},
-    "runs": {"pictures", "precision", "recipes", "selfcheck", "torch_weights", "training"},
+    "runs": {"metrics", "pictures", "precision", "recipes", "selfcheck", "torch_weights", "training"},
     "trained": {"runs", "torch_weights"},
     "commands": {"data", "export", "metrics", "models", "pictures", "report", "runs", "torch_weights", "trained"},
     "__main__": {"commands", "runs"},
