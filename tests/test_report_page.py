@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxgen import report
+from jaxgen.commands import compare
 from jaxgen.models import autoencoder, completion, dcgan, vae
 from jaxgen.report import live
 from tests.support.run_folder import MODULES, trained_variables, write_run
@@ -398,7 +399,9 @@ def test_names_are_shown_and_never_run(opened, tmp_path):
 def test_comparison_overlays_runs(opened, tmp_path):
     first = write_run(tmp_path / "a", "dcgan_digits")
     second = write_run(tmp_path / "b", "dcgan_digits", options={"learning_rate": 0.01}, epochs=2)
-    page = opened(report.compare([first, second], tmp_path / "comparison.html"))
+    path = tmp_path / "comparison.html"
+    compare.run(compare.Options(paths=(first, second), out=path))
+    page = opened(path)
     card = page.locator("figure.chart", has_text="Loss")
     assert card.locator("path").count() == 2
     settings = page.locator("#settings").inner_text()
