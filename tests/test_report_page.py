@@ -25,6 +25,7 @@ MISSING = [
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {' and '.join(MISSING)}")
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True}
+DRAWN = "new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))"
 LAPTOP = {"viewport": {"width": 1280, "height": 800}}
 
 
@@ -69,6 +70,7 @@ def opened(browser):
         page.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
         page.goto(path.as_uri())
         page.evaluate("Promise.all((window.jaxgen?.engines ?? []).map((engine) => engine.ready))")
+        page.evaluate(DRAWN)
         return page
 
     yield open_page
@@ -118,7 +120,7 @@ def until(page, condition):
 def settled(page):
     """Wait until the page has shown what it was asked for."""
     until(page, "jaxgen.engines.every((engine) => engine.idle && engine.waiting.size === 0)")
-    page.evaluate("new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
+    page.evaluate(DRAWN)
     until(page, "jaxgen.engines.every((engine) => engine.idle && engine.waiting.size === 0)")
 
 
@@ -164,6 +166,19 @@ def test_samples_of_a_seed_are_those_of_jaxgen(name, opened, written):
         np.testing.assert_allclose(shown, levels, atol=0.51)  # rounded to whole levels
     z = np.asarray(module.prior(jax.random.key(7), 2))[1:]
     np.testing.assert_allclose(compute(page, "generate", z)[0], expected[1].ravel(), atol=1e-4)
+
+
+def test_conditional_generator_draws_the_class_that_is_chosen(opened, tmp_path):
+    module = dcgan.DigitsGenerator(classes=3)
+    path = report.write(write_run(tmp_path / "run", "dcgan_digits", module, data={"classes": ["cat", "dog", "cow"]}))
+    page = opened(path)
+    settled(page)
+    before = pixels(page, "The generated image")
+    page.get_by_label("Class").select_option("cow")
+    changes(page, "The generated image", before)
+    z = module.prior(jax.random.key(0), 1)
+    image = np.asarray(module.apply(trained_variables(module), z, np.array([2]))).ravel()
+    np.testing.assert_allclose(compute(page, "generate", z, [2])[0], image, atol=2 / 255)  # rounded to float16
 
 
 def test_autoencoder_computes_what_jax_does(opened, written):
