@@ -113,7 +113,7 @@ def test_library_does_not_import_experiments_or_tests():
 
 
 def test_slow_packages_are_imported_lazily():
-    """So that `--help` is fast."""
+    """So that `--help` is fast. The file of a command is imported only to parse its arguments, which takes tyro."""
     slow = {
         "filelock",
         "orbax",
@@ -130,4 +130,5 @@ def test_slow_packages_are_imported_lazily():
         top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
         names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
-        assert not {name.split(".")[0] for name in names} & slow, path
+        allowed = {"tyro"} if path.parent.name == "commands" else set()
+        assert not {name.split(".")[0] for name in names} & (slow - allowed), path

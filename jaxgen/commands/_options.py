@@ -3,14 +3,18 @@
 import errno
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jaxgen.durable import write
 from jaxgen.errors import InputError
 from jaxgen.runs import option
 from jaxgen.signals import say
+
+_NO_SUCH_FOLDER = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Options(BaseModel):
@@ -44,12 +48,13 @@ class ModelOptions(Options):
     """The class of a weights file that does not say it, such as dcgan.MnistGenerator."""
 
 
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_files(folder: Path, files: Mapping[str, bytes], *, announce: bool = True) -> None:
     """Write files, by name, and print their paths.
 
     Args:
         folder: made if it is not there.
         files: contents by name.
+        announce: whether to print the paths.
 
     Raises:
         InputError: the folder is not writable.
@@ -58,9 +63,10 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         try:
             write(folder / name, content)
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            if error.errno not in _NO_SUCH_FOLDER:
                 raise
             raise InputError(
                 f"{folder} cannot be written ({error.strerror}); {option('out')} names another folder"
             ) from error
-        say(str(folder / name))
+        if announce:
+            say(str(folder / name))
