@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "torch_weights": {"layers", "models"},
     "runs": {"pictures", "precision", "recipes", "selfcheck", "torch_weights", "training"},
     "trained": {"runs", "torch_weights"},
+    "export": {"layers", "metrics", "models"},
     "commands": {"data", "export", "metrics", "models", "pictures", "report", "runs", "torch_weights", "trained"},
     "__main__": {"commands", "runs"},
 }

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
+from jaxgen.metrics import title
 from jaxgen.models import autoencoder, completion
 
 __all__ = ["Card", "hub_folder"]
@@ -79,7 +80,7 @@ def _readme(modules: Mapping[str, nn.Module], card: Card) -> str:
         _front_matter(usage.task),
         f"# {_text(card.name)}\n",
         "![What the model makes](picture.png)\n" if card.picture is not None else "",
-        f"Trained with [jaxgen](https://pypi.org/project/jaxgen/) {card.version}: {networks}.\n",
+        f"Trained with jaxgen {card.version} (`pip install jaxgen`): {networks}.\n",
         "## Use\n",
         f"```python\n{usage.imports}\n\nmodel = jaxgen.load({f'{main}.safetensors'!r})\n{usage.call}\n```\n",
         "`jaxgen export` also makes StableHLO programs and ONNX models of these files, which run without jaxgen.\n",
@@ -152,15 +153,15 @@ def _figures_section(figures: Mapping[str, Mapping[str, Any]]) -> str:
     if not figures:
         return ""
     labels = list(dict.fromkeys(label for figure in figures.values() for label in figure.get("baselines", {})))
-    rows = [["figure", "model", *labels, "unit"], ["---", *(["---:"] * (1 + len(labels))), "---"]]
+    rows = [["figure", "model", *map(_text, labels), "unit"], ["---", *(["---:"] * (1 + len(labels))), "---"]]
     for name, figure in figures.items():
         arrow = {"lower": " ↓", "higher": " ↑"}.get(figure.get("better", ""), "")
         error = figure.get("standard_error")
         value = f"{figure['value']:.4g}" + (f" ± {error:.2g}" if error is not None else "")
         baselines = figure.get("baselines", {})
         others = [f"{baselines[label]:.4g}" if label in baselines else "" for label in labels]
-        rows.append([name.replace("_", " ") + arrow, value, *others, figure.get("unit", "")])
-    table = ["| " + " | ".join(map(_text, row)) + " |" if at != 1 else "|" + "|".join(row) + "|" for at, row in enumerate(rows)]
+        rows.append([_text(title(name)) + arrow, value, *others, _text(figure.get("unit", ""))])
+    table = ["| " + " | ".join(row) + " |" for row in rows]
     said = "Beside the model's figures are what the same measures give for something else." if labels else ""
     return "\n".join(["## Figures", "", *([said, ""] if said else []), *table, ""])
 

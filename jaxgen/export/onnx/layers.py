@@ -23,9 +23,7 @@ def convert(graph: Graph, layer: nn.Module, x: Value, shape: Shape, output_shape
         shape: The input's shape.
         output_shape: The output's shape.
     """
-    arrays = {
-        name: np.asarray(array) for collection in layer.variables.values() for name, array in collection.items()
-    }
+    arrays = {name: np.asarray(array) for collection in layer.variables.values() for name, array in collection.items()}
     name = ".".join(layer.path) or type(layer).__name__
     tensor, channels_first = _NODES[type(layer)](graph, layer, arrays, name, x, shape)
     return Value(tensor, tuple(output_shape), channels_first)
@@ -53,7 +51,7 @@ def _conv(graph: Graph, layer: layers.Conv, arrays: Arrays, name: str, x: Value,
         total = [step * (taps - 1) for step, taps in zip(dilation, kernel, strict=True)]
         pads = [*(pixels // 2 for pixels in total), *(pixels - pixels // 2 for pixels in total)]
     else:
-        pads = 2 * [*pair(0 if layer.padding == "valid" else layer.padding)]  # type: ignore[arg-type]
+        pads = 2 * [*pair(0 if layer.padding == "valid" else layer.padding)]
     tensor = graph.node(
         "Conv",
         graph.channels_first(x, shape),
