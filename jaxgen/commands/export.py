@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import flax.linen as nn
-
 import jaxgen
 from jaxgen import export, torch_weights
 from jaxgen.commands._models import chosen_model
@@ -43,7 +41,7 @@ class _Trained(NamedTuple):
     """What there is to export."""
 
     name: str
-    networks: Mapping[str, tuple[nn.Module, Any]]  # modules and variables by name
+    networks: Mapping[str, tuple[Any, Any]]  # modules and variables by name
     about: Mapping[str, Any]  # what the weights' header says: `experiment`, `config`, `data`
     folder: Path
     epochs: int | None

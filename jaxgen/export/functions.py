@@ -69,6 +69,7 @@ def functions_of(
     """
     if not hasattr(module, "input_shape"):
         raise InputError(f"{type(module).__name__} has no input_shape: the shape of its input without the batch axis")
+    variables = jax.tree.map(jnp.asarray, variables)
     apply: Callable[..., Any] = partial(module.apply, variables)
     labels: dict[str, tuple[Shape, str]] = {"labels": ((None,), "int32")} if getattr(module, "classes", 0) else {}
     taken = {"images": ((None, *module.input_shape), "float32")}
