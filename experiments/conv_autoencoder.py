@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 import jaxgen
-from jaxgen import layers, pictures, runs
+from jaxgen import layers, pictures, report, runs
 from jaxgen.data import GIVEN, Given, about, load_splits
 from jaxgen.models import autoencoder
 from jaxgen.recipes import with_hyperparams
@@ -69,17 +69,19 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     originals = jnp.asarray(test.preview(10).images) / test.white
 
     source = jaxgen.scaled(train.images, white=train.white)
-    with runs.start(config, source, module, about_data=about(config.data, train, test)) as run:
+    with runs.start(config, source, module, about_data=about(config.data, train, test), page=report.write) as run:
 
         def draw(epoch: int, variables: PyTree) -> None:
             back = autoencoder.reconstruct(module, variables, originals)
-            run.picture("reconstructed", pictures.over(originals, back))
+            sets = {"original": originals, "reconstruction": back}
+            compared = pictures.compared(sets, 10, title=run.title("test images", epoch))
+            run.picture("reconstructed", compared, raw=pictures.over(originals, back))
+            run.curves("loss", ["loss"], "training loss (mean squared error)")
 
         def draw_end(epoch: int, variables: PyTree) -> None:
             run.results({"test_mse": autoencoder.evaluate(module, variables, test_images)})
 
         run.fit(recipe(config), [(config.draw_every, draw), ((), draw_end)], best="loss")
-        run.curves("loss", ["loss"], "mean squared error")
     return run.outcome
 
 

@@ -12,7 +12,7 @@ import optax
 from pydantic import Field
 
 import jaxgen
-from jaxgen import pictures, runs
+from jaxgen import pictures, report, runs
 from jaxgen.data import GIVEN, Given, about, load
 from jaxgen.models import dcgan
 from jaxgen.recipes import with_hyperparams
@@ -67,16 +67,17 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     modules = {"generator": generator, "discriminator": discriminator}
 
     source = jaxgen.scaled(train.images, white=train.white)
-    with runs.start(config, source, modules, about_data=about(config.data, train)) as run:
+    with runs.start(config, source, modules, about_data=about(config.data, train), page=report.write) as run:
 
         def draw(epoch: int, variables: PyTree) -> None:
             samples = dcgan.sample(generator, variables["generator"], run.key("samples", epoch), 64)
-            run.picture("samples", pictures.grid(samples, columns=8))
+            sheet = pictures.sheet(samples, 8, title=run.title("samples", epoch))
+            run.picture("samples", sheet, raw=pictures.grid(samples, columns=8))
+            run.curves("losses", ["loss_discriminator", "loss_generator"], "training loss (cross-entropy)")
             run.weights(variables)
 
         notes = {dcgan.WON: dcgan.discriminator_has_won}
         run.fit(recipe(config), [(config.sample_at, draw)], notes=notes)
-        run.curves("losses", ["loss_discriminator", "loss_generator"], "loss")
     return run.outcome
 
 

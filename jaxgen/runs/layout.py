@@ -5,9 +5,12 @@
     metrics.jsonl     one line an epoch
     events.jsonl      what else there is to remember: checkpoints, bad steps, notes
     checkpoints/      the newest few, by step, and the best one where a metric says which that is
-    epochs/020/       the pictures of an epoch, and its weights where they are asked for
+    epochs/020/       the pictures of an epoch, and its weights where they are asked for; in raw/ the pictures without
+                      titles, labels and enlargement
     final/            the last pictures, and the trained weights under PyTorch's names
+    tensorboard/      scalars and pictures for TensorBoard, where they are asked for
     finished.json     written last: the run is finished, and its results
+    report.html       a page about all of it
 
 The path of a file says when it was made, so what is later than a checkpoint is removed by removing folders.
 """
@@ -35,6 +38,8 @@ class Layout:
         self.epochs = folder / "epochs"
         self.final = folder / "final"
         self.finished = folder / "finished.json"
+        self.page = folder / "report.html"
+        self.event_log = folder / "tensorboard"
         self.lock = folder / ".lock"
 
     def epoch(self, number: int) -> Path:

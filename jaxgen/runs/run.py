@@ -20,13 +20,14 @@ from jaxgen.recipes import averaged
 from jaxgen.runs import checkpoint
 from jaxgen.runs.bad_steps import BadStep, SearchStoppedError, find_bad_step
 from jaxgen.runs.config import Config, option
+from jaxgen.runs.event_log import EventLog
 from jaxgen.runs.layout import Layout
 from jaxgen.runs.log import Log
 from jaxgen.runs.models import by_name, models_of, of_model, spread, table
 from jaxgen.runs.outcome import History, Outcome, pictures_in
 from jaxgen.runs.outputs import Frames, Outputs, Picture, surviving, weights_files
 from jaxgen.runs.progress import Progress
-from jaxgen.runs.record import write_record
+from jaxgen.runs.record import title, write_record
 from jaxgen.runs.results import Results
 from jaxgen.runs.resume import At, Finished, New, Start, newest_good
 from jaxgen.runs.room import check_memory
@@ -95,6 +96,7 @@ class Run(Generic[ConfigT]):
         self._models = models_of(config)
         self._outputs = Outputs(self._layout, self._log, self._models)
         self._results = Results(self._models)
+        self._event_log = EventLog(self._layout, self._outputs.note) if config.tensorboard else None
         self._drawing = False
         self._measuring_seconds = self._training_seconds = 0.0
         self._page_seconds = 0.0
@@ -106,6 +108,15 @@ class Run(Generic[ConfigT]):
     def key(self, use: str, number: int = 0) -> jax.Array:
         """A PRNG key that follows from the run's seed, named for its use; `number` tells several of one use apart."""
         return key_of(self.config, use, number)
+
+    def title(self, what: str = "", epoch: int | None = None) -> str:
+        """A title for a picture, such as `vae_mnist · mnist · epoch 5: latent plane`.
+
+        Args:
+            what: what the picture shows.
+            epoch: the finished epochs of the model that it shows, if it shows one.
+        """
+        return title(self._setup.record, what, epoch)
 
     def picture(self, name: str, image: Picture, raw: Picture | None = None) -> None:
         """Write `NAME.png`, into the folder of the epoch that is being drawn, or of the end.
@@ -119,18 +130,22 @@ class Run(Generic[ConfigT]):
             self._outputs.picture(name, image, raw)
 
     def curves(self, name: str, metrics: Sequence[str], label: str, *, scale: str = "linear") -> None:
-        """Write `NAME.png`, a plot of metrics over the epochs so far.
+        """Write `NAME.png`, a plot of metrics over the epochs so far, unless there is none yet.
 
         Args:
             name: the file's name without suffix.
             metrics: their names, as in the history; of several models, the mean is drawn with a band of one standard
                 deviation.
-            label: the label of the vertical axis.
+            label: the label of the vertical axis, which is also in the title.
             scale: its scale, "linear" or "log".
         """
         found = {key: values if len(values) > 1 else values[0] for key, values in by_name(self.history).items()}
         shown = {metric: found[metric] for metric in metrics if metric in found}
-        self.picture(name, lambda: pictures.curves(shown, list(shown), label, scale=scale))
+        heading = self.title(label)
+        if shown and not self._is_finished:
+            self._outputs.of_all_models(
+                name, lambda: pictures.curves(shown, list(shown), label, scale=scale, title=heading)
+            )
 
     def animation(self, name: str, frames: Frames) -> None:
         """Write `NAME.gif`, as `picture` does."""
@@ -255,7 +270,7 @@ class Run(Generic[ConfigT]):
         self._outputs.begin()
         self._draw(carry)
         self._save(carry)
-        self._write_page()
+        self._publish()
         return carry
 
     def _restored(self, begins: At | Finished) -> Carry:
@@ -336,7 +351,7 @@ class Run(Generic[ConfigT]):
         is_due = is_last or piece.epoch % self.config.save_every == 0
         if is_due:
             self._save(piece.carry)
-        self._write_page()
+        self._publish()
         return is_due
 
     def _measured(self, piece: Slice) -> Slice:
@@ -439,8 +454,10 @@ class Run(Generic[ConfigT]):
         asked = max(at.epoch, self.config.epochs)
         came_to = {"epochs": asked, "epoch": at.epoch, "step": at.step, "results": self._results.at_end}
         write_json(self._layout.finished, came_to | self._compare_models())
-        self._write_page(at_end=True)
+        self._publish(at_end=True)
         self._progress.results(self.folder, at.epoch, self.history, list(pictures_in(self._layout.final).values()))
+        if (page := self._layout.page).exists():
+            say(f"page      {page}")
 
     # ---- Writing ----
 
@@ -480,7 +497,13 @@ class Run(Generic[ConfigT]):
         say(f"best      {self._models.labels[best]}, model {best}, by {self._best} {values[best]:.4g}")
         return {"models": self._models.labels, "best_model": best}
 
-    def _write_page(self, *, at_end: bool = False) -> None:
+    def _publish(self, *, at_end: bool = False) -> None:
+        """Write the event log and the page of the run, each where it is asked for."""
+        if self._event_log is not None:
+            self._event_log.follow(self._at.epoch, at_end=at_end)
+        self._write_page(at_end=at_end)
+
+    def _write_page(self, *, at_end: bool) -> None:
         """Write the page of the run, unless pages have taken more than a hundredth of the time of training."""
         if self._setup.page is None or self.config.report == "none":
             return

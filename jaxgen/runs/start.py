@@ -11,13 +11,14 @@ from jaxgen.durable import write, write_json
 from jaxgen.errors import InputError
 from jaxgen.runs.config import Config, option
 from jaxgen.runs.devices import find_devices
+from jaxgen.runs.event_log import check_event_log
 from jaxgen.runs.hints import resume_command
 from jaxgen.runs.layout import Layout
 from jaxgen.runs.lock import locked
 from jaxgen.runs.outcome import Outcome, pictures_in
 from jaxgen.runs.outputs import Picture, png, surviving
 from jaxgen.runs.progress import Progress
-from jaxgen.runs.record import announce, digest, record, write_record
+from jaxgen.runs.record import announce, digest, record, title, write_record
 from jaxgen.runs.resume import Finished, New, decide
 from jaxgen.runs.run import Page, Run, Setup
 from jaxgen.runs.session import session
@@ -76,6 +77,7 @@ def _started(
     how_to_resume_group: str | None = None,
 ) -> Iterator[Run[ConfigT]]:
     _check_batch_size(config, source)
+    check_event_log(config)
     devices = find_devices(config)
     is_alone = how_to_resume_group is None
     if config.self_check and is_alone:
@@ -127,14 +129,15 @@ def _starting_weights(modules: Modules, sources: Any) -> PyTree:
 class Group(Generic[ConfigT]):
     """Several runs of one configuration, each in a folder of its own within the group's; from `start_group`."""
 
-    def __init__(self, config: ConfigT, source: Source, content: Mapping[str, Any]) -> None:
+    def __init__(self, config: ConfigT, source: Source, content: Mapping[str, Any], page: Page | None) -> None:
         self.config = config
         self._layout = Layout(config.folder)
         self.failures: list[str] = []
         self.figures: dict[str, float] = {}
         self._source = source
-        self._about_data = content["data"]
+        self._content = content
         self._how_to_resume = resume_command(config)
+        self._page = page
 
     @contextlib.contextmanager
     def start(self, name: str, modules: Modules = None, **changes: Any) -> Iterator[Run[ConfigT]]:
@@ -142,8 +145,12 @@ class Group(Generic[ConfigT]):
         folder = self.config.folder / name
         resume = self.config.resume and Layout(folder).read_config() is not None
         config = self.config.replace(out=folder, resume=resume, **changes)
-        with _started(config, self._source, modules, self._about_data, name, None, self._how_to_resume) as run:
+        with _started(config, self._source, modules, self._content["data"], name, None, self._how_to_resume) as run:
             yield run
+
+    def title(self, what: str = "", epoch: int | None = None) -> str:
+        """A title for a picture, as that of a `Run`."""
+        return title(self._content, what, epoch)
 
     def picture(self, name: str, image: Picture, epoch: int | None = None) -> None:
         """Write `NAME.png` into the folder of an epoch, or of the end, beside the runs' folders.
@@ -180,12 +187,27 @@ class Group(Generic[ConfigT]):
 
 @contextlib.contextmanager
 def start_group(
-    config: ConfigT, data: Source | PyTree, *, about_data: Mapping[str, Any] | None = None
+    config: ConfigT,
+    data: Source | PyTree,
+    *,
+    about_data: Mapping[str, Any] | None = None,
+    page: Page | None = None,
 ) -> Iterator[Group[ConfigT]]:
-    """The folder of several runs, new or resumed, under the conditions of `start`."""
+    """The folder of several runs, new or resumed, under the conditions of `start`.
+
+    Args:
+        config: the configuration that they share.
+        data: as `start` takes it.
+        about_data: as `start` takes it.
+        page: as `start` takes it; each run has a page of its own, and the group has one at its end.
+
+    Yields:
+        The group.
+    """
     source = as_source(data)
     with session(config) as config:
         _check_batch_size(config, source)
+        check_event_log(config)
         devices = find_devices(config)
         if config.self_check:
             _self_check(devices[0])
@@ -197,7 +219,7 @@ def start_group(
             announce(layout, content, devices)
             write_record(layout, content, config, devices)
             layout.remove_later(-1)  # comparisons are made anew from the runs' own files
-            group = Group(config, source, content)
+            group = Group(config, source, content, page)
             try:
                 yield group
             except InputError:
@@ -205,9 +227,11 @@ def start_group(
                     layout.config.unlink()
                     layout.environment.unlink()
                 raise
-            write_json(
-                layout.finished, {"epochs": config.epochs, "epoch": config.epochs, "step": 0, "results": group.figures}
-            )
+            came_to = {"epochs": config.epochs, "epoch": config.epochs, "step": 0, "results": group.figures}
+            write_json(layout.finished, came_to)
+            if page is not None and config.report != "none":
+                with surviving("the page of the runs", group.failures.append):
+                    say(f"page      {page(layout.folder, config.report)}")
 
 
 def _decide_group(config: Config, data_sha256: str) -> None:
