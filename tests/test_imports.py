@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "selfcheck": {"layers", "ops"},
     "torch_weights": {"layers", "models"},
     "runs": {"pictures", "precision", "recipes", "selfcheck", "torch_weights", "training"},
+    "report": {"layers", "metrics", "models", "torch_weights"},
     "trained": {"runs", "torch_weights"},
     "export": {"layers", "metrics", "models"},
     "commands": {"data", "export", "metrics", "models", "pictures", "report", "runs", "torch_weights", "trained"},

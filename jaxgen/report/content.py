@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxgen.metrics import title
 from jaxgen.report.folder import Run, without_paths
 
-__all__ = ["of_comparison", "of_run", "plotted", "title"]
+__all__ = ["of_comparison", "of_run", "plotted"]
 
 _RELOAD = 10  # seconds from one reload of the page of an unfinished run to the next
-_SPELLED = {"frechet": "Fréchet", "elbo": "ELBO", "kl": "KL", "mse": "MSE", "psnr": "PSNR", "ssim": "SSIM"}
 _SETS = {"test", "train", "validation", "held"}  # words before a metric that say what it was measured on
 _TITLES = {
     "rnn_complete": "Completing images row by row",
@@ -25,12 +25,6 @@ _DATA = {
     "digits": "8×8 digits",
 }
 Series = dict[str, Any]
-
-
-def title(name: str) -> str:
-    """A name for people: `frechet_distance` is `Fréchet distance`."""
-    words = [_SPELLED.get(word, word) for word in name.split("_") if word] or [name]
-    return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
 
 
 def of_run(run: Run) -> dict[str, Any]:
@@ -129,7 +123,7 @@ def _chips(run: Run) -> list[str]:
 
 def _seconds(run: Run) -> float:
     lines = [line for one in (run.cells.values() or [run]) for line in one.metrics]
-    return sum(line["seconds"] for line in lines if isinstance(line.get("seconds"), int | float))
+    return float(sum(line["seconds"] for line in lines if isinstance(line.get("seconds"), int | float)))
 
 
 def _time(run: Run) -> str:

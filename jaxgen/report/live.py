@@ -184,7 +184,8 @@ def _completion(runs: Mapping[str, Run]) -> _Model:
     first = next(iter(runs.values()))
     height, width = first.data.get("size") or first.options["size"]
     length = first.options["sequence_length"]
-    cells, weights = [], list[np.ndarray]()
+    cells: list[dict[str, Any]] = []
+    weights: list[np.ndarray] = []
     for run in runs.values():
         module, variables = _load(run)
         if not isinstance(module, completion.RowCompleter) or module.width != width:

@@ -1,7 +1,7 @@
 // The pictures of a run, with a slider through the epochs.
 
 function gallery({name, title, frames, total}) {
-  const image = element("img", {class: "sheet", decoding: "async"});
+  const image = element("img", {class: "sheet"});
   const caption = element("p", {class: "muted"});
   const key = `pictures ${name}`;
   let timer = null;
