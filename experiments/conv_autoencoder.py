@@ -4,15 +4,18 @@ python -m experiments.conv_autoencoder
 python -m experiments.conv_autoencoder --summary
 """
 
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import jaxgen
-from jaxgen import layers, pictures, report, runs
-from jaxgen.data import GIVEN, Given, about, load_splits
+from jaxgen import layers, metrics, pictures, report, runs
+from jaxgen.data import GIVEN, Given, about, hold_out, load_splits
 from jaxgen.models import autoencoder
 from jaxgen.recipes import with_hyperparams
 from jaxgen.training import PyTree
@@ -33,6 +36,8 @@ class Config(runs.DataConfig):
     """Adam's."""
     draw_every: runs.Count = 5
     """Epochs from one picture of reconstructed test images to the next."""
+    validation: runs.Fraction = 0.0
+    """Hold out this part of the training images, such as 0.1, and keep the checkpoint that is best on them; 0: none."""
     weights: runs.Starting[Path | None] = None
     """Start from these weights, a .safetensors or .pth file with PyTorch's names."""
     summary: runs.Resumable[bool] = False
@@ -63,10 +68,13 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
         return None
     images = config.data if data is None else data
     train, test = load_splits(images, size=config.size, channels=config.channels, **config.loading)
+    train, validation = hold_out(train, config.validation)
     config = config.replace(size=train.images.shape[1:3], data=config.data if data is None else GIVEN)
     module = network(config)
     test_images = jnp.asarray(test.images) / test.white
     originals = jnp.asarray(test.preview(10).images) / test.white
+
+    measure = metrics.of_autoencoder(test.images, train.images, autoencoder.code_size(module), white=train.white)
 
     source = jaxgen.scaled(train.images, white=train.white)
     with runs.start(config, source, module, about_data=about(config.data, train, test), page=report.write) as run:
@@ -77,11 +85,17 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
             compared = pictures.compared(sets, 10, title=run.title("test images", epoch))
             run.picture("reconstructed", compared, raw=pictures.over(originals, back))
             run.curves("loss", ["loss"], "training loss (mean squared error)")
+            run.results(lambda: measure(partial(autoencoder.reconstruct, module, variables)))
 
         def draw_end(epoch: int, variables: PyTree) -> None:
             run.results({"test_mse": autoencoder.evaluate(module, variables, test_images)})
 
-        run.fit(recipe(config), [(config.draw_every, draw), ((), draw_end)], best="loss")
+        def validate(variables: PyTree) -> dict[str, jax.Array]:
+            images = validation.images / np.float32(validation.white)
+            return {"validation_loss": autoencoder.evaluate(module, variables, images)}
+
+        best, measure_best = ("validation_loss", validate) if config.validation else ("loss", None)
+        run.fit(recipe(config), [(config.draw_every, draw), ((), draw_end)], best=best, measure=measure_best)
     return run.outcome
 
 

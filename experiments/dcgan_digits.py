@@ -4,6 +4,7 @@ python -m experiments.dcgan_digits
 python -m experiments.dcgan_digits --sample 100 --seed 7
 """
 
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,11 +12,13 @@ import jax
 import optax
 
 import jaxgen
-from jaxgen import pictures, report, runs
+from jaxgen import metrics, pictures, report, runs
 from jaxgen.data import GIVEN, Given, Images, about, load
 from jaxgen.models import dcgan
 from jaxgen.recipes import with_hyperparams
 from jaxgen.training import PyTree
+
+MEASURED = 1000  # samples, or as many as half of the data
 
 
 class Config(runs.DataConfig):
@@ -65,9 +68,14 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
         samples = dcgan.sample(module, variables, jax.random.key(config.seed), config.sample)
         runs.write_samples(config, samples / 2 + 0.5, config.samples_out)
         return None
-    digits = load(config.data if data is None else data, size=(8, 8), channels=1, **config.loading)
+    load_images = partial(load, config.data if data is None else data, size=(8, 8), channels=1, **config.loading)
+    digits = load_images()
     config = config.replace(data=config.data if data is None else GIVEN)
     modules = {"generator": generator, "discriminator": discriminator}
+
+    measure = metrics.of_samples(
+        digits.images, lambda: load_images(split="test").images, labels=digits.labels, white=digits.white
+    )
 
     source = jaxgen.scaled(digits.images, -1, 1, white=digits.white)
     with runs.start(config, source, modules, about_data=about(config.data, digits), page=report.write) as run:
@@ -80,6 +88,11 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
             run.picture("samples", sheet, raw=pictures.grid(samples / 2 + 0.5, columns=16))
             run.curves("accuracies", ["accuracy_fake", "accuracy_real"], "discriminator's accuracy")
             run.curves("errors", ["error_fake", "error_real"], "discriminator's cross-entropy")
+            run.results(lambda: measure(many_samples(epoch, variables)))
+
+        def many_samples(epoch: int, variables: PyTree) -> jax.Array:
+            key = run.key("measured samples", epoch)
+            return dcgan.sample(generator, variables["generator"], key, MEASURED) / 2 + 0.5
 
         def draw_frame(epoch: int, variables: PyTree) -> None:
             samples = dcgan.sample(generator, variables["generator"], same_z, 64)

@@ -4,6 +4,7 @@ python -m experiments.dcgan_mnist
 python -m experiments.dcgan_mnist --sample 100 --seed 7
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +13,13 @@ import optax
 from pydantic import Field
 
 import jaxgen
-from jaxgen import pictures, report, runs
+from jaxgen import metrics, pictures, report, runs
 from jaxgen.data import GIVEN, Given, about, load
 from jaxgen.models import dcgan
 from jaxgen.recipes import with_hyperparams
 from jaxgen.training import PyTree
+
+MEASURED = 10_000  # samples, or as many as there are test images
 
 
 class Config(runs.DataConfig):
@@ -62,9 +65,14 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
         samples = dcgan.sample(module, variables, jax.random.key(config.seed), config.sample)
         runs.write_samples(config, samples, config.samples_out, columns=8)
         return None
-    train = load(config.data if data is None else data, size=(28, 28), channels=1, **config.loading)
+    load_images = partial(load, config.data if data is None else data, size=(28, 28), channels=1, **config.loading)
+    train = load_images()
     config = config.replace(data=config.data if data is None else GIVEN)
     modules = {"generator": generator, "discriminator": discriminator}
+
+    measure = metrics.of_samples(
+        train.images, lambda: load_images(split="test").images, labels=train.labels, white=train.white
+    )
 
     source = jaxgen.scaled(train.images, white=train.white)
     with runs.start(config, source, modules, about_data=about(config.data, train), page=report.write) as run:
@@ -75,6 +83,10 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
             run.picture("samples", sheet, raw=pictures.grid(samples, columns=8))
             run.curves("losses", ["loss_discriminator", "loss_generator"], "training loss (cross-entropy)")
             run.weights(variables)
+            run.results(lambda: measure(many_samples(epoch, variables)))
+
+        def many_samples(epoch: int, variables: PyTree) -> jax.Array:
+            return dcgan.sample(generator, variables["generator"], run.key("measured samples", epoch), MEASURED)
 
         notes = {dcgan.WON: dcgan.discriminator_has_won}
         run.fit(recipe(config), [(config.sample_at, draw)], notes=notes)

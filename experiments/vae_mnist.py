@@ -6,6 +6,7 @@ python -m experiments.vae_mnist --morph 1 7 9 4
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -18,8 +19,8 @@ from PIL import Image
 from pydantic import Field
 
 import jaxgen
-from jaxgen import pictures, report, runs, torch_weights
-from jaxgen.data import GIVEN, Given, Images, about, load, load_splits
+from jaxgen import metrics, pictures, report, runs, torch_weights
+from jaxgen.data import GIVEN, Given, Images, about, hold_out, load, load_splits
 from jaxgen.models import vae
 from jaxgen.recipes import with_hyperparams
 from jaxgen.training import PyTree
@@ -50,6 +51,8 @@ class Config(runs.DataConfig):
     """Train nothing: decode the path through the means of these classes with the finished run, strip and animation."""
     samples_out: runs.Resumable[Path | None] = None
     """Folder for what --morph draws; None is samples/ in the run's folder."""
+    validation: runs.Fraction = 0.0
+    """Hold out this part of the training images, such as 0.1, and keep the checkpoint that is best on them; 0: none."""
     weights: runs.Starting[Path | None] = None
     """Start from these weights, a .safetensors or .pth file with PyTorch's names."""
     test: runs.Resumable[bool] = False
@@ -75,9 +78,14 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
         inspect(config, module, load(given, "test", size=(32, 32), channels=1, **config.loading))
         return None
     train, test = load_splits(given, size=(32, 32), channels=1, **config.loading)
+    train, validation = hold_out(train, config.validation)
     config = config.replace(data=config.data if data is None else GIVEN)
     images = jnp.asarray(test.images) / test.white
     real = jnp.asarray(test.preview(config.batch_size).images) / test.white
+
+    measure = metrics.of_vae(
+        test.images, train.images, test_labels=test.labels, train_labels=train.labels, white=train.white
+    )
 
     source = jaxgen.scaled(train.images, white=train.white)
     with runs.start(config, source, module, about_data=about(config.data, train, test), page=report.write) as run:
@@ -94,6 +102,9 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
             run.curves("loss", ["loss", "reconstruction", "kl"], "training loss (nats an image)")
             means = vae.encode(module, variables, jnp.asarray(some.images) / some.white)
             draw_latent_space(run, epoch, module, variables, means, some)
+            run.results(
+                lambda: measure(partial(vae.posterior, module, variables), partial(vae.decode, module, variables))
+            )
 
         def draw_end(epoch: int, variables: PyTree) -> None:
             run.results(figures(module, variables, images, run.key("test")))
@@ -107,7 +118,13 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
                 )
                 run.animation("morph", morph_frames(frames, names, run.title("", epoch)))
 
-        run.fit(recipe(config), [(1, draw), ((), draw_end)], best="loss")
+        def validate(variables: PyTree) -> dict[str, jax.Array]:
+            images = jnp.asarray(validation.images) / validation.white
+            epsilon = jax.random.normal(run.key("validation"), (len(images), module.latent))
+            return {"validation_loss": vae.evaluate(module, variables, images, epsilon)["loss"]}
+
+        best, measure_best = ("validation_loss", validate) if config.validation else ("loss", None)
+        run.fit(recipe(config), [(1, draw), ((), draw_end)], best=best, measure=measure_best)
     return run.outcome
 
 
