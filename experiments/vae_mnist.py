@@ -102,8 +102,10 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
             if len(path) > 1:
                 frames = vae.morph(module, variables, class_means(means, test.labels, path), FRAMES)
                 names = [test.classes[number] if test.classes else str(number) for number in path]
-                run.picture("morph", morph_sheet(frames, names, run.title("morph", epoch)), raw=strip(frames))
-                run.animation("morph", morph_frames(frames, names))
+                run.picture(
+                    "morph", morph_sheet(frames, names, run.title("between means of classes", epoch)), raw=strip(frames)
+                )
+                run.animation("morph", morph_frames(frames, names, run.title("", epoch)))
 
         run.fit(recipe(config), [(1, draw), ((), draw_end)], best="loss")
     return run.outcome
@@ -147,9 +149,9 @@ def inspect(config: Config, module: vae.ConvVAE, test: Images) -> None:
     name = f"morph_{'_'.join(map(str, config.morph))}"
     names = [test.classes[number] if test.classes else str(number) for number in config.morph]
     files = {
-        f"{name}.png": pictures.png(morph_sheet(frames, names, "vae_mnist: morph")),
+        f"{name}.png": pictures.png(morph_sheet(frames, names, "vae_mnist: between means of classes")),
         f"raw/{name}.png": pictures.png(strip(frames)),
-        f"{name}.gif": pictures.gif(morph_frames(frames, names)),
+        f"{name}.gif": pictures.gif(morph_frames(frames, names, "vae_mnist")),
     }
     runs.write_extra(config, files, config.samples_out)
 
@@ -195,9 +197,9 @@ def morph_sheet(frames: jax.Array, names: Sequence[str], title: str) -> Image.Im
     return pictures.sheet(np.concatenate(rows), FRAMES // 2 + 1, title=title, row_labels=labels)
 
 
-def morph_frames(frames: jax.Array, names: Sequence[str]) -> list[Image.Image]:
+def morph_frames(frames: jax.Array, names: Sequence[str], title: str) -> list[Image.Image]:
     """The frames of a morph as an animation, each under the classes that it is between."""
-    steps = [f"{one} → {other}" for one, other in pairwise(names)]
+    steps = [f"{one} → {other} · {title}" for one, other in pairwise(names)]
     return [
         pictures.captioned(pictures.to_image(frame), steps[min(number // FRAMES, len(steps) - 1)])
         for number, frame in enumerate(frames)

@@ -143,7 +143,7 @@ def _of_file(options: ModelOptions) -> Model:
 def _of_run(run: Path, options: ModelOptions) -> Model:
     layout = Layout(run)
     stored = layout.read_config() or {}  # a folder without a run is for jaxgen.load to refuse
-    chosen = _chosen(layout, options.model) if stored else None
+    chosen = chosen_model(layout, options.model) if stored else None
     trained = jaxgen.load(run, module=options.module, model=chosen)
     module, variables, experiment = trained.module, trained.variables, stored["experiment"].rpartition(".")[2]
     name = f"{experiment}'s model"
@@ -158,7 +158,7 @@ def _of_run(run: Path, options: ModelOptions) -> Model:
     )  # fmt: skip
 
 
-def _chosen(layout: Layout, asked: str | None) -> int | None:
+def chosen_model(layout: Layout, asked: str | None) -> int | None:
     """The number of the model to take from a run of several; None where it has but one."""
     count = count_models(layout)
     if asked is None:

@@ -160,6 +160,8 @@ class Config(BaseModel):
     """Measure the quality of the model whenever pictures are drawn; it takes time, which is shown."""
     report: Resumable[Literal["none", "plain", "live"]] = "live"
     """The page report.html in the run's folder: none, plain, or live with the trained model in it."""
+    tensorboard: Resumable[bool] = False
+    """Also write metrics, figures and pictures as an event log for TensorBoard, tensorboard/ in the run's folder."""
     device: Resumable[str] = "auto"
     """Where to compute: auto, cpu, gpu, or one of several as gpu:1."""
     devices: Resumable[Count | None] = None
