@@ -14,6 +14,8 @@ import jaxgen
 from jaxgen import layers, pictures, runs
 from jaxgen.data import GIVEN, Given, about, load_splits
 from jaxgen.models import autoencoder
+from jaxgen.recipes import with_hyperparams
+from jaxgen.training import PyTree
 
 
 class Config(runs.DataConfig):
@@ -27,7 +29,7 @@ class Config(runs.DataConfig):
     """Passes over the images, in all; more of them continue a finished run."""
     batch_size: runs.Dimension = 50
     """Images a step."""
-    learning_rate: runs.Positive = 1e-3
+    learning_rate: runs.Crossed[runs.Positive] = 1e-3
     """Adam's."""
     draw_every: runs.Count = 5
     """Epochs from one picture of reconstructed test images to the next."""
@@ -40,7 +42,7 @@ class Config(runs.DataConfig):
 
 
 def recipe(config: Config) -> jaxgen.Recipe[autoencoder.State]:
-    return autoencoder.recipe(network(config), optax.adam(config.learning_rate))
+    return autoencoder.recipe(network(config), with_hyperparams(optax.adam, learning_rate=config.learning_rate))
 
 
 def network(config: Config) -> autoencoder.ConvAutoencoder:
@@ -69,13 +71,15 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     source = jaxgen.scaled(train.images, white=train.white)
     with runs.start(config, source, module, about_data=about(config.data, train, test)) as run:
 
-        def draw(epoch: int, state: autoencoder.State) -> None:
-            back = autoencoder.reconstruct(module, state.variables, originals)
+        def draw(epoch: int, variables: PyTree) -> None:
+            back = autoencoder.reconstruct(module, variables, originals)
             run.picture("reconstructed", pictures.over(originals, back))
 
-        state, history = run.fit(recipe(config), [(config.draw_every, draw)], best="loss")
-        run.results({"test_mse": autoencoder.evaluate(module, state.variables, test_images)})
-        run.picture("loss", lambda: pictures.curves(history, ["loss"], "mean squared error"))
+        def draw_end(epoch: int, variables: PyTree) -> None:
+            run.results({"test_mse": autoencoder.evaluate(module, variables, test_images)})
+
+        run.fit(recipe(config), [(config.draw_every, draw), ((), draw_end)], best="loss")
+        run.curves("loss", ["loss"], "mean squared error")
     return run.outcome
 
 

@@ -14,6 +14,8 @@ import jaxgen
 from jaxgen import pictures, runs
 from jaxgen.data import GIVEN, Given, about, load
 from jaxgen.models import dcgan
+from jaxgen.recipes import with_hyperparams
+from jaxgen.training import PyTree
 
 
 class Config(runs.DataConfig):
@@ -24,7 +26,7 @@ class Config(runs.DataConfig):
     """Passes over the images, in all; more of them continue a finished run."""
     batch_size: runs.Dimension = 16
     """Images a step; the generator learns from twice as many."""
-    learning_rate: runs.Positive = 1e-3
+    learning_rate: runs.Crossed[runs.Positive] = 1e-3
     """Adam's, for both networks."""
     sample_every: runs.Count = 20
     """Epochs from one sheet of 256 samples to the next."""
@@ -47,10 +49,8 @@ class Config(runs.DataConfig):
 
 
 def recipe(config: Config) -> jaxgen.Recipe[dcgan.State]:
-    return dcgan.digits_recipe(
-        generator_optimizer=optax.adam(config.learning_rate),
-        discriminator_optimizer=optax.adam(config.learning_rate),
-    )
+    optimizer = with_hyperparams(optax.adam, learning_rate=config.learning_rate)
+    return dcgan.digits_recipe(generator_optimizer=optimizer, discriminator_optimizer=optimizer)
 
 
 generator, discriminator = dcgan.DigitsGenerator(), dcgan.DigitsDiscriminator()
@@ -78,19 +78,19 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
         run.picture("digits", lambda: pictures.grid(digits.images[:256] / digits.white, columns=16))
         same_z = run.key("frames")
 
-        def sheet(epoch: int, state: dcgan.State) -> None:
-            samples = dcgan.sample(generator, state.generator, run.key("samples", epoch), 256)
+        def sheet(epoch: int, variables: PyTree) -> None:
+            samples = dcgan.sample(generator, variables["generator"], run.key("samples", epoch), 256)
             run.picture("samples", pictures.grid(samples / 2 + 0.5, columns=16))
 
-        def frame(epoch: int, state: dcgan.State) -> None:
-            samples = dcgan.sample(generator, state.generator, same_z, 64)
+        def frame(epoch: int, variables: PyTree) -> None:
+            samples = dcgan.sample(generator, variables["generator"], same_z, 64)
             run.picture("frame", pictures.grid(samples / 2 + 0.5, columns=8))
 
         drawings = [(config.sample_every, sheet), (config.frame_every, frame)]
-        _, history = run.fit(recipe(config), drawings, notes={dcgan.WON: dcgan.discriminator_has_won})
+        run.fit(recipe(config), drawings, notes={dcgan.WON: dcgan.discriminator_has_won})
         run.animation("training", lambda: run.frames("frame"))
-        run.picture("accuracies", lambda: pictures.curves(history, ["accuracy_fake", "accuracy_real"], "accuracy"))
-        run.picture("errors", lambda: pictures.curves(history, ["error_fake", "error_real"], "binary cross-entropy"))
+        run.curves("accuracies", ["accuracy_fake", "accuracy_real"], "accuracy")
+        run.curves("errors", ["error_fake", "error_real"], "binary cross-entropy")
     return run.outcome
 
 

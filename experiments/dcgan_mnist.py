@@ -15,6 +15,8 @@ import jaxgen
 from jaxgen import pictures, runs
 from jaxgen.data import GIVEN, Given, about, load
 from jaxgen.models import dcgan
+from jaxgen.recipes import with_hyperparams
+from jaxgen.training import PyTree
 
 
 class Config(runs.DataConfig):
@@ -25,7 +27,7 @@ class Config(runs.DataConfig):
     """Passes over the images, in all; more of them continue a finished run."""
     batch_size: Annotated[runs.Dimension, Field(ge=2)] = 128
     """Images a step, two at least for batch norm; an epoch's last, smaller batch is dropped."""
-    learning_rate: runs.Positive = 2e-4
+    learning_rate: runs.Crossed[runs.Positive] = 2e-4
     """Adam's, for both networks."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Adam's first decay rate, for both networks."""
@@ -44,10 +46,8 @@ class Config(runs.DataConfig):
 
 
 def recipe(config: Config) -> jaxgen.Recipe[dcgan.State]:
-    return dcgan.mnist_recipe(
-        generator_optimizer=optax.adam(config.learning_rate, b1=config.beta1),
-        discriminator_optimizer=optax.adam(config.learning_rate, b1=config.beta1),
-    )
+    optimizer = with_hyperparams(optax.adam, learning_rate=config.learning_rate, b1=config.beta1)
+    return dcgan.mnist_recipe(generator_optimizer=optimizer, discriminator_optimizer=optimizer)
 
 
 generator, discriminator = dcgan.MnistGenerator(), dcgan.MnistDiscriminator()
@@ -66,18 +66,17 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     config = config.replace(data=config.data if data is None else GIVEN)
     modules = {"generator": generator, "discriminator": discriminator}
 
-    learner = recipe(config)
     source = jaxgen.scaled(train.images, white=train.white)
     with runs.start(config, source, modules, about_data=about(config.data, train)) as run:
 
-        def draw(epoch: int, state: dcgan.State) -> None:
-            samples = dcgan.sample(generator, state.generator, run.key("samples", epoch), 64)
+        def draw(epoch: int, variables: PyTree) -> None:
+            samples = dcgan.sample(generator, variables["generator"], run.key("samples", epoch), 64)
             run.picture("samples", pictures.grid(samples, columns=8))
-            run.weights(learner.variables(state))
+            run.weights(variables)
 
         notes = {dcgan.WON: dcgan.discriminator_has_won}
-        _, history = run.fit(learner, [(config.sample_at, draw)], notes=notes)
-        run.picture("losses", lambda: pictures.curves(history, ["loss_discriminator", "loss_generator"], "loss"))
+        run.fit(recipe(config), [(config.sample_at, draw)], notes=notes)
+        run.curves("losses", ["loss_discriminator", "loss_generator"], "loss")
     return run.outcome
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from PIL import Image
 from pydantic import model_validator
@@ -18,7 +19,11 @@ from pydantic import model_validator
 import jaxgen
 from jaxgen import pictures, runs
 from jaxgen.data import GIVEN, Given, about, load_splits
+from jaxgen.losses import mean_squared_error
+from jaxgen.metrics.paired import paired_difference, unpaired_difference
 from jaxgen.models import completion
+from jaxgen.recipes import with_hyperparams
+from jaxgen.training import PyTree
 
 
 class Config(runs.DataConfig):
@@ -37,7 +42,7 @@ class Config(runs.DataConfig):
     """Passes over all windows, in all; more of them continue a finished run."""
     batch_size: runs.Dimension = 32
     """Windows a step."""
-    learning_rate: runs.Positive = 1e-3
+    learning_rate: runs.Crossed[runs.Positive] = 1e-3
     """Adam's."""
     draw_every: runs.Count = 100
     """Epochs from one completion of the validation images to the next."""
@@ -66,7 +71,8 @@ def network(config: Config) -> completion.RowCompleter:
 
 
 def recipe(config: Config) -> jaxgen.Recipe[completion.State]:
-    return completion.recipe(module=network(config), optimizer=optax.adam(config.learning_rate))
+    optimizer = with_hyperparams(optax.adam, learning_rate=config.learning_rate)
+    return completion.recipe(module=network(config), optimizer=optimizer)
 
 
 @runs.experiment
@@ -82,37 +88,43 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome:
         )
     config = config.replace(size=(height, width), sequence_length=length, data=config.data if data is None else GIVEN)
     windows = completion.windows(train.images, length, white=train.white)
+    held_out = jnp.asarray(validation.images) / validation.white
     originals = jnp.asarray(validation.preview(10).images) / validation.white
     about_data = about(config.data, train, validation)
 
     if len(config.cell) == 1:
         with runs.start(config, windows, network(config), about_data=about_data, label=config.cell[0]) as run:
-            learn(run, originals)
+            learn(run, originals, held_out)
         return run.outcome
     outcomes: dict[str, runs.Outcome] = {}
     with runs.start_group(config, windows, about_data=about_data) as group:
         for cell in config.cell:
             with group.start(cell, network(config.replace(cell=cell)), cell=cell) as run:
-                learn(run, originals)
+                learn(run, originals, held_out)
             outcomes[cell] = run.outcome
-        compare(group, config, {cell: outcome.history for cell, outcome in outcomes.items()})
+        compare(group, config, outcomes)
     return group.outcome(outcomes)
 
 
-def learn(run: "runs.Run[Config]", originals: jax.Array) -> None:
-    """Train one cell, and draw what it makes of the validation images."""
+def learn(run: "runs.Run[Config]", originals: jax.Array, held_out: jax.Array) -> None:
+    """Train one cell, draw what it makes of some validation images, and measure what it makes of all of them."""
     config, module = run.config, network(run.config)
 
-    def draw(epoch: int, state: completion.State) -> None:
-        completed = completion.complete(module, state.variables, originals, config.sequence_length)
+    def draw(epoch: int, variables: PyTree) -> None:
+        completed = completion.complete(module, variables, originals, config.sequence_length)
         run.picture("completed", pictures.grid(completed, columns=len(originals)))
 
+    def measure(epoch: int, variables: PyTree) -> None:
+        completed = completion.complete(module, variables, held_out, config.sequence_length)
+        lower = slice(config.sequence_length, None)
+        run.results({"validation_mse": mean_squared_error(completed[:, lower], held_out[:, lower])})
+
     run.picture("original", lambda: pictures.grid(originals, columns=len(originals)))
-    _, history = run.fit(recipe(config), [(config.draw_every, draw)], best="loss")
-    run.picture("loss", lambda: pictures.curves(history, ["loss"], "mean squared error", scale="log"))
+    run.fit(recipe(config), [(config.draw_every, draw), ((), measure)], best="loss")
+    run.curves("loss", ["loss"], "mean squared error", scale="log")
 
 
-def compare(group: runs.Group[Config], config: Config, histories: Mapping[str, Mapping[str, Any]]) -> None:
+def compare(group: runs.Group[Config], config: Config, outcomes: Mapping[str, runs.Outcome]) -> None:
     """The tutorial's comparison: completions side by side, both losses, both training times and their difference."""
     first, second = (runs.Layout(config.folder / cell) for cell in config.cell)
     original = first.epoch(0) / "original.png"
@@ -123,20 +135,52 @@ def compare(group: runs.Group[Config], config: Config, histories: Mapping[str, M
             epoch = config.epochs if is_last else int(folders[0].name)
             drawn = partial(side_by_side, {"original": original, **paths}, f"epoch {epoch}")
             group.picture("completed", drawn, epoch=None if is_last else epoch)
-    histories = {  # where one cell was trained further, it is compared as far as the other
-        cell: {name: values[: config.epochs] for name, values in history.items()} for cell, history in histories.items()
+    # Where one cell was trained further, it is compared as far as the other.
+    losses: dict[str, Any] = {
+        cell.upper(): runs.of_models(each.history, "loss", config.epochs) for cell, each in outcomes.items()
     }
-    losses = {cell.upper(): history["loss"] for cell, history in histories.items()}
+    seconds = {cell.upper(): each.history["seconds"][: config.epochs] for cell, each in outcomes.items()}
     group.picture("losses", lambda: pictures.curves(losses, list(losses), "mean squared error", scale="log"))
 
-    runs.say("epoch" + "".join(f"  {cell.upper():>4} loss  {cell.upper():>4} time" for cell in config.cell))
+    runs.say("epoch" + "".join(f"  {cell:>4} loss  {cell:>4} time" for cell in losses))
     for epoch in sorted({1, *range(config.draw_every, config.epochs + 1, config.draw_every), config.epochs}):
-        figures = ((history["loss"][epoch - 1], sum(history["seconds"][:epoch])) for history in histories.values())
-        runs.say(f"{epoch:5}" + "".join(f"  {loss:9.6f}  {seconds:7.1f} s" for loss, seconds in figures))
-    one, other = config.cell
-    difference = sum(histories[one]["seconds"]) - sum(histories[other]["seconds"])
-    runs.say(f"training time, {one.upper()} − {other.upper()}: {difference:.1f} s")
+        figures = ((losses[cell][:, epoch - 1].mean(), sum(seconds[cell][:epoch])) for cell in losses)
+        runs.say(f"{epoch:5}" + "".join(f"  {loss:9.6f}  {time:7.1f} s" for loss, time in figures))
+    one, other = losses
+    runs.say(f"training time, {one} − {other}: {sum(seconds[one]) - sum(seconds[other]):.1f} s")
+    if config.seeds > 1:
+        compare_over_seeds(group, losses, seconds, outcomes)
     runs.say(f"compared  {config.folder}/final/losses.png and {config.folder}/final/completed.png")
+
+
+def compare_over_seeds(
+    group: runs.Group[Config],
+    losses: Mapping[str, np.ndarray],
+    seconds: Mapping[str, list[float]],
+    outcomes: Mapping[str, runs.Outcome],
+) -> None:
+    """Differences between the cells with their 95 % intervals, and what may be concluded.
+
+    Models of one seed see the same order of the data, so their errors are paired. All seeds of a cell train together,
+    so that times are compared over epochs.
+    """
+    (one, final), (other, other_final) = ((cell, loss[:, -1]) for cell, loss in losses.items())
+    errors = [runs.of_models({**each.results}, "validation_mse") for each in outcomes.values()]
+    found = {
+        "final_training_loss": paired_difference(final, other_final),
+        "validation_mse": paired_difference(*errors),
+    }
+    if len(seconds[one]) > 1:
+        found["seconds_an_epoch"] = unpaired_difference(seconds[one], seconds[other])
+    for name, difference in found.items():
+        group.results({f"{name}_difference": difference.mean})
+        over = f"{len(seconds[one])} epochs" if name == "seconds_an_epoch" else f"{len(final)} pairs of models"
+        lower, higher = (one, other) if difference.mean < 0 else (other, one)
+        conclusion = f"{lower}'s is lower than {higher}'s" if difference.is_clear else "no difference is shown"
+        runs.say(
+            f"{name.replace('_', ' ')}, {one} − {other}: {difference.mean:.3g}, 95 % interval {difference.low:.3g} to "
+            f"{difference.high:.3g} over {over}: {conclusion}"
+        )
 
 
 def side_by_side(paths: dict[str, Path], title: str) -> Image.Image:

@@ -21,6 +21,8 @@ import jaxgen
 from jaxgen import pictures, runs, torch_weights
 from jaxgen.data import GIVEN, Given, Images, about, load, load_splits
 from jaxgen.models import vae
+from jaxgen.recipes import with_hyperparams
+from jaxgen.training import PyTree
 
 GRID = 20  # images a side of the decoded latent plane
 FRAMES = 20  # of the animation, from one class to the next
@@ -37,7 +39,7 @@ class Config(runs.DataConfig):
     """Passes over the images, in all; more of them continue a finished run."""
     batch_size: Annotated[runs.Dimension, Field(ge=2)] = 30
     """Images a step, two at least for batch norm."""
-    learning_rate: runs.Positive = 1e-3
+    learning_rate: runs.Crossed[runs.Positive] = 1e-3
     """Adam's."""
     weight_decay: Annotated[float, Field(ge=0, lt=1e30)] = 1e-5
     """L2 decay, added to the gradient before Adam's moments as PyTorch does."""
@@ -58,7 +60,8 @@ class Config(runs.DataConfig):
 
 
 def recipe(config: Config) -> jaxgen.Recipe[vae.State]:
-    optimizer = optax.chain(optax.add_decayed_weights(config.weight_decay), optax.adam(config.learning_rate))
+    adam = with_hyperparams(optax.adam, learning_rate=config.learning_rate)
+    optimizer = optax.chain(optax.add_decayed_weights(config.weight_decay), adam)
     return vae.recipe(config.latent, optimizer=optimizer)
 
 
@@ -77,24 +80,26 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
 
     source = jaxgen.scaled(train.images, white=train.white)
     with runs.start(config, source, module, about_data=about(config.data, train, test)) as run:
+        plane = latent_plane(config.latent, config.extent)
+        path = [number for number in TUTORIALS_PATH if (test.labels == number).any()]
 
-        def draw(epoch: int, state: vae.State) -> None:
+        def draw(epoch: int, variables: PyTree) -> None:
             run.picture("real_image", pictures.grid(real, columns=5))
-            back = vae.decode(module, state.variables, vae.encode(module, state.variables, real))
+            back = vae.decode(module, variables, vae.encode(module, variables, real))
             run.picture("image", pictures.grid(back, columns=5))
 
-        state, history = run.fit(recipe(config), [(1, draw)], best="loss")
-        run.results(figures(module, state.variables, images, run.key("test")))
-        run.picture("loss", lambda: pictures.curves(history, ["loss", "reconstruction", "kl"], "nats an image"))
-        means = cache(lambda: vae.encode(module, state.variables, images))
-        plane = latent_plane(config.latent, config.extent)
-        run.picture("latent_points", lambda: pictures.scatter(means(), test.labels))
-        run.picture("latent_grid", lambda: pictures.grid(vae.decode(module, state.variables, plane), GRID, margin=0))
-        path = [number for number in TUTORIALS_PATH if (test.labels == number).any()]
-        if len(path) > 1:
-            frames = cache(lambda: vae.morph(module, state.variables, class_means(means(), test.labels, path), FRAMES))
-            run.picture("morph", lambda: strip(frames()))
-            run.animation("morph", lambda: [pictures.to_image(frame) for frame in frames()])
+        def draw_end(epoch: int, variables: PyTree) -> None:
+            run.results(figures(module, variables, images, run.key("test")))
+            means = vae.encode(module, variables, images)
+            run.picture("latent_points", lambda: pictures.scatter(means, test.labels))
+            run.picture("latent_grid", lambda: pictures.grid(vae.decode(module, variables, plane), GRID, margin=0))
+            if len(path) > 1:
+                frames = cache(lambda: vae.morph(module, variables, class_means(means, test.labels, path), FRAMES))
+                run.picture("morph", lambda: strip(frames()))
+                run.animation("morph", lambda: [pictures.to_image(frame) for frame in frames()])
+
+        run.fit(recipe(config), [(1, draw), ((), draw_end)], best="loss")
+        run.curves("loss", ["loss", "reconstruction", "kl"], "nats an image")
     return run.outcome
 
 

@@ -126,7 +126,7 @@ def disk_cache() -> Iterator[None]:
 
 def _enable_disk_cache() -> dict[str, Any]:
     """Switch JAX's persistent cache on, and return the settings to restore."""
-    folder = None if jax.config.values["jax_compilation_cache_dir"] else _cache_folder()
+    folder = None if jax.config.values["jax_compilation_cache_dir"] else cache_folder("compiled")
     if folder is None:
         return {}
     _remove_oldest(folder, _LARGEST_DISK_CACHE)
@@ -145,10 +145,10 @@ def _set_disk_cache(settings: dict[str, Any]) -> None:
         reset_cache()  # JAX decides once, at its first compilation, whether and where it keeps programs
 
 
-def _cache_folder() -> Path | None:
-    """The folder for compiled programs, made if it is missing; None where that is impossible."""
+def cache_folder(name: str) -> Path | None:
+    """A folder in `jaxgen` in the user's cache, made if it is missing; None where that is impossible."""
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxgen" / "compiled"
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxgen" / name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
     except (OSError, RuntimeError):  # the latter: there is no home folder

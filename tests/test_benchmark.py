@@ -433,6 +433,23 @@ def test_short_run_writes_tables_and_json(
 
 
 @pytest.mark.usefixtures("caches_left_alone")
+def test_models_at_once_are_raced_with_models_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark, "QUICK", race.Effort(rounds=2, training=0.01))
+    monkeypatch.setattr(images, "load", lambda config, shape: images.random_images((100, *shape)))
+    out = tmp_path / "figures.json"
+    assert command(monkeypatch, "conv_autoencoder", "--quick", "--many", "2", "--out", str(out)) == 0
+    (figures,) = json.loads(out.read_text())["many"].values()
+    assert figures["models"] == 2
+    assert all(seconds > 0 for seconds in figures["compile_seconds"].values())
+    assert len(figures["seconds_per_epoch"]["at_once"]["each"]) == 2
+    assert "conv_autoencoder       2" in capsys.readouterr().out
+    assert command(monkeypatch, "--many", "9", "--out", str(out)) == 2
+    assert "--many 9: must be from 2 to 8" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("caches_left_alone")
 def test_both_systems_reach_similar_metrics(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -179,6 +179,7 @@ def test_conv_autoencoder_trains_and_starts_from_weights(tmp_path, images, monke
     assert (status, err) == (0, "")
     assert files_of(tmp_path / "run") == {
         "000/reconstructed.png", "final/reconstructed.png", "final/loss.png", "final/model.safetensors",
+        "final/figures.json",
     }  # fmt: skip
     assert json.loads((tmp_path / "run" / "finished.json").read_text())["results"].keys() == {"test_mse"}
     again = ["--data", images, "--size", "8", "12", "--channels", "1", "--batch-size", "5", "--epochs", "1"]
@@ -275,7 +276,7 @@ def test_vae_mnist_trains_tests_and_morphs(tmp_path, images, monkeypatch, capsys
     status, _, err = call(monkeypatch, capsys, *options, experiment=vae_mnist)
     assert (status, err) == (0, "")
     last = {"latent_points.png", "latent_grid.png", "loss.png", "real_image.png", "image.png", "morph.png",
-            "morph.gif", "model.safetensors"}  # fmt: skip
+            "morph.gif", "model.safetensors", "figures.json"}  # fmt: skip
     assert files_of(tmp_path / "run") == {f"final/{name}" for name in last} | {
         f"00{epoch}/{name}.png" for name in ("real_image", "image") for epoch in (0, 1)
     }

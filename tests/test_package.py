@@ -38,7 +38,9 @@ def sdist(tmp_path_factory):
 
 def test_wheel_holds_the_library_and_nothing_else(wheel):
     about = f"{NAME}.dist-info"
-    licence_and_metadata = {f"{about}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE")}
+    licence_and_metadata = {
+        f"{about}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
+    }
     expected = sources("jaxgen") | {"jaxgen/py.typed"} | licence_and_metadata
     assert set(wheel.namelist()) == expected
 

@@ -15,19 +15,20 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from jaxgen import pictures
+from jaxgen.pictures import plots
 
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The Matplotlib figures that have been drawn."""
     drawn: list[Any] = []
-    render = pictures._render
+    render = plots._render
 
     def record(figure: Any) -> Image.Image:
         drawn.append(figure)
         return render(figure)
 
-    monkeypatch.setattr(pictures, "_render", record)
+    monkeypatch.setattr(plots, "_render", record)
     return drawn
 
 
@@ -75,47 +76,66 @@ def test_gif_repeats_its_enlarged_frames() -> None:
 
 
 def test_curves_count_epochs_from_one(figures: list[Any]) -> None:
-    pictures.curves(
-        {"loss_a": [3.0, 2.0, 1.0], "loss_b": [1.0, 1.0, 1.0], "other": [0.0]}, ["loss_a", "loss_b"], "nats"
-    )
+    history = {"loss_a": [3.0, 2.0, 1.0], "loss_b": [1.0, 1.0, 1.0], "other": [0.0]}
+    pictures.curves(history, ["loss_a", "loss_b"], "nats", title="an experiment")
     (axes,) = figures[0].axes
     assert [list(line.get_xdata()) for line in axes.lines] == [[1, 2, 3]] * 2
     assert [list(line.get_ydata()) for line in axes.lines] == [[3, 2, 1], [1, 1, 1]]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["loss a", "loss b"]
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()) == ("epoch", "nats", "linear")
+    assert axes.get_title(loc="left") == "an experiment"
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 200])
+def test_the_axis_of_epochs_has_whole_numbers(epochs: int, figures: list[Any]) -> None:
+    pictures.curves({"loss": np.arange(epochs)}, ["loss"], "nats")
+    (axes,) = figures[0].axes
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert ticks
+    assert all(tick == int(tick) for tick in ticks)
+    texts = [text.get_text() for text in axes.get_xticklabels() if low <= text.get_position()[0] <= high]
+    assert texts == [f"{tick:.0f}" for tick in ticks]
+
+
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_curves_of_several_models_are_a_mean_with_a_band(epochs: int, figures: list[Any]) -> None:
+    values = np.random.default_rng(0).normal(size=(5, epochs))
+    pictures.curves({"loss": values}, ["loss"], "nats")
+    (axes,) = figures[0].axes
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), values.mean(0))
+    assert axes.get_legend().get_texts()[0].get_text() == "loss: mean ± s.d. of 5"
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose(band.max(), (values.mean(0) + values.std(0, ddof=1)).max())
+    np.testing.assert_allclose(band.min(), (values.mean(0) - values.std(0, ddof=1)).min())
+
+
+def test_curves_of_one_model_have_no_band(figures: list[Any]) -> None:
+    pictures.curves({"loss": [[3.0, 2.0, 1.0]]}, ["loss"], "nats")
+    (axes,) = figures[0].axes
+    assert list(axes.lines[0].get_ydata()) == [3, 2, 1]
+    assert not axes.collections
 
 
 @pytest.mark.parametrize("scale", ["linear", "log"])
-@pytest.mark.parametrize("values", [[], [1.0], [np.nan, np.inf, 1.0], [0.0, 0.0]], ids=str)
-def test_curves_are_drawn_whatever_the_values(values: list[float], scale: str, figures: list[Any]) -> None:
-    assert pictures.curves({"loss": values}, ["loss"], "loss", scale=scale).size == (770, 440)
+@pytest.mark.parametrize("values", [[], [1.0], [np.nan, np.inf, 1.0], [0.0, 0.0], [[1.0, np.nan], [0.5, 0.1]]], ids=str)
+def test_curves_are_drawn_whatever_the_values(values: list[Any], scale: str, figures: list[Any]) -> None:
+    assert pictures.curves({"loss": values}, ["loss"], "loss", scale=scale).size == (832, 532)
     assert figures[0].axes[0].get_yscale() == scale
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_labelled_puts_each_label_above_its_image(count: int, figures: list[Any]) -> None:
-    images = np.linspace(0, 1, count)[:, None, None, None] * np.ones((count, 4, 4, 1))
-    pictures.labelled(images, np.arange(count) + 5, "some digits")
-    assert [axes.get_title() for axes in figures[0].axes] == ["5", "6", "7"][:count]
-    shown = [axes.images[0].get_array()[0, 0] for axes in figures[0].axes]
-    np.testing.assert_array_equal(shown, np.round(np.linspace(0, 1, count) * 255))
-
-
-@pytest.mark.parametrize("names", [["LSTM"], ["original", "LSTM"]])
-def test_strips_bear_their_names(names: list[str], figures: list[Any]) -> None:
-    pictures.strips({name: pictures.to_image(np.zeros((4, 40))) for name in names}, "epoch 3")
-    assert [axes.get_ylabel() for axes in figures[0].axes] == names
-    assert figures[0].get_suptitle() == "epoch 3"
-
-
-def test_dollar_signs_are_drawn_as_they_are() -> None:
+def test_text_of_plots_is_drawn_literally(figures: list[Any]) -> None:
     r"""Matplotlib reads `$\x$` as a formula, and this one has an error in it."""
-    image = pictures.to_image(np.zeros((4, 40)))
-    assert pictures.strips({r"$\x$": image}, r"$\x$").size == (990, 209)
-    assert pictures.curves({r"$\x$": [1.0, 2.0]}, [r"$\x$"], r"$\x$").size == (770, 440)
+    pictures.curves({r"$\x$": [1.0, 2.0]}, [r"$\x$"], "a\nb", title=r"$\x$")
+    pictures.scatter(np.zeros((2, 2)), np.arange(2), names=[r"$\x$", "line\nbreak"], title=r"$\x$")
+    assert figures[0].axes[0].get_ylabel() == "a b"
+    assert [text.get_text() for text in figures[1].legends[0].get_texts()] == [r"\$\x\$", "line break"]
 
 
 # --- Latent points ----------------------------------------------------------------------------------------------------
+
+
+CLASSES = tuple(f"class {number}" for number in range(10))
 
 
 def latent_points(latent: int) -> tuple[np.ndarray, np.ndarray]:
@@ -124,29 +144,61 @@ def latent_points(latent: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(3, 1 / np.arange(1, latent + 1), (50, latent)), rng.permutation(50) % 10
 
 
-def test_scatter_of_one_dimension_is_against_the_label(figures: list[Any]) -> None:
+def legend(figure: Any) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_scatter_of_one_dimension_is_against_the_class(figures: list[Any]) -> None:
     points, labels = latent_points(1)
-    pictures.scatter(points, labels)
-    axes, _ = figures[0].axes
+    pictures.scatter(points, labels, names=CLASSES)
+    (axes,) = figures[0].axes
     np.testing.assert_allclose(axes.collections[0].get_offsets(), np.stack([points[:, 0], labels], axis=1))
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_aspect()) == ("z", "label", "auto")
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_aspect()) == ("z₁", "class", "auto")
+    assert [text.get_text() for text in axes.get_yticklabels()] == list(CLASSES)
 
 
 def test_scatter_of_two_dimensions_is_the_latent_plane(figures: list[Any]) -> None:
     points, labels = latent_points(2)
-    pictures.scatter(points, labels)
-    axes, colours = figures[0].axes
+    pictures.scatter(points, labels, names=CLASSES, title="latent points")
+    (axes,) = figures[0].axes
     np.testing.assert_allclose(axes.collections[0].get_offsets(), points)
     np.testing.assert_array_equal(axes.collections[0].get_array(), labels)
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_aspect()) == ("z₁", "z₂", 1)
-    assert axes.collections[0].get_cmap().name == "tab10"
-    np.testing.assert_array_equal(colours.get_yticks(), range(10))
+    assert axes.get_title(loc="left") == "latent points"
+    dots = axes.collections[0]
+    assert legend(figures[0]) == list(CLASSES)
+    marks = [mark.get_color() for mark in figures[0].legends[0].get_lines()]
+    np.testing.assert_allclose(marks, dots.to_rgba(np.arange(10)))
+    assert len({tuple(mark) for mark in marks}) == 10
+
+
+def test_the_legend_has_the_classes_that_there_are(figures: list[Any]) -> None:
+    pictures.scatter(np.zeros((3, 2)), np.array([2, 5, 2]), names=CLASSES)
+    pictures.scatter(np.zeros((3, 2)), np.array([2, 5, 2]))
+    pictures.scatter(np.zeros((3, 2)), np.zeros(3, int))
+    assert [legend(figure) for figure in figures[:2]] == [["class 2", "class 5"], ["2", "5"]]
+    assert not figures[2].legends
+
+
+def test_many_classes_have_a_colour_bar(figures: list[Any]) -> None:
+    pictures.scatter(np.zeros((100, 2)), np.arange(100))
+    _, bar = figures[0].axes
+    assert (bar.get_ylabel(), figures[0].legends) == ("class", [])
+
+
+def test_scatter_marks_the_latent_grid(figures: list[Any]) -> None:
+    points, labels = latent_points(2)
+    pictures.scatter(points, labels, extent=2.5)
+    (square,) = figures[0].axes[0].lines
+    corners = [(-2.5, -2.5), (2.5, -2.5), (2.5, 2.5), (-2.5, 2.5), (-2.5, -2.5)]
+    np.testing.assert_array_equal(square.get_xydata(), corners)
 
 
 def test_scatter_of_three_dimensions_is_drawn_from_six_sides(figures: list[Any]) -> None:
     points, labels = latent_points(3)
-    pictures.scatter(points, labels)
-    *views, _ = figures[0].axes
+    pictures.scatter(points, labels, names=CLASSES)
+    views = figures[0].axes
+    assert legend(figures[0]) == list(CLASSES)
     assert [axes.azim for axes in views] == [0, 60, 120, 180, 240, 300]
     assert [axes.get_title() for axes in views] == ["0°", "60°", "120°", "180°", "240°", "300°"]
     for axes in views:
@@ -156,24 +208,24 @@ def test_scatter_of_three_dimensions_is_drawn_from_six_sides(figures: list[Any])
 def test_scatter_of_more_dimensions_shows_principal_components(figures: list[Any]) -> None:
     points, labels = latent_points(5)
     pictures.scatter(points, labels)
-    axes, _ = figures[0].axes
+    (axes,) = figures[0].axes
     reference = PCA(2).fit(points)
     shown, projected = np.asarray(axes.collections[0].get_offsets()), reference.transform(points)
     signs = np.sign((shown * projected).sum(0))  # of a component are arbitrary
     np.testing.assert_allclose(shown * signs, projected, atol=1e-12)
     share = reference.explained_variance_ratio_.sum()
     assert 0.5 < share < 0.95
-    assert axes.get_title() == f"two principal components of 5: {share:.0%} of the variance"
+    assert axes.get_title(loc="left") == f"two principal components of 5: {share:.0%} of the variance"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("first component", "second component")
 
 
 def test_scatter_of_equal_points_is_drawn(figures: list[Any]) -> None:
     """As of a VAE whose posterior has collapsed."""
     with np.errstate(all="raise"):
-        _, share = pictures._principal_components(np.ones((20, 5)))
+        _, share = plots._principal_components(np.ones((20, 5)))
     assert share == 1
-    assert pictures.scatter(np.ones((20, 5)), np.arange(20)).size == (715, 605)
-    assert figures[0].axes[0].collections[0].get_cmap().name == "viridis"  # tab10 has ten colours
+    assert pictures.scatter(np.ones((20, 5)), np.arange(20)).size == (882, 732)
+    assert figures[0].axes[0].collections[0].get_cmap().name == "tab20"  # tab10 has ten colours
 
 
 # --- The user's environment -------------------------------------------------------------------------------------------
@@ -186,12 +238,11 @@ assert "matplotlib" not in sys.modules, "importing jaxgen imports Matplotlib"
 DRAW_ALL = """
 import numpy as np
 from jaxgen import pictures
+from jaxgen.pictures import plots
 images = [
     pictures.curves({"loss": [3.0, 0.02, 1.0]}, ["loss"], "error", scale="log"),
-    pictures.labelled(np.zeros((2, 4, 4, 1)), np.arange(2), "two"),
-    pictures.strips({"a": pictures.to_image(np.zeros((4, 40)))}, "one"),
+    pictures.sheet(np.zeros((2, 4, 4, 1)), 2, title="two", column_labels=["z₁", "$x$"]),
     pictures.scatter(np.arange(10.0).reshape(5, 2), np.arange(5)),
-    pictures.scatter(np.arange(15.0).reshape(5, 3), np.arange(5)),
 ]
 """
 PRINT_HASH = "import hashlib; print(hashlib.sha256(b''.join(image.tobytes() for image in images)).hexdigest())"

@@ -4,6 +4,7 @@ python -m experiments.benchmark
 python -m experiments.benchmark vae_mnist rnn_complete
 python -m experiments.benchmark --quick --out docs/benchmarks/MACHINE-jax-VERSION-quick.json
 python -m experiments.benchmark conv_autoencoder --epochs 3
+python -m experiments.benchmark dcgan_digits --many 8
 python -m experiments.benchmark.tables
 
 **Training.** Both systems hold the same images in memory and take batches of the same size, each in its own shuffled
@@ -49,6 +50,10 @@ depend on the values of pixels.
 
 **How well they learn**, with `--epochs N`: both train for N epochs, from weights and orders of their own, on real
 images only, and the tables give the mean metrics of every epoch.
+
+**Many models**, with `--many N`: ours alone, N models at once (`jaxgen.many`) beside N times as many steps of one, in
+turns as above. On a CPU N is at most eight: one model's step already uses all cores, so that only the overhead of
+small operations is saved.
 
 **Reports.** Every run writes its figures, with the machine, versions, commit and command, as JSON to `--out`. Those
 that are committed under `docs/benchmarks/` appear in the documentation: `python -m experiments.benchmark.tables`

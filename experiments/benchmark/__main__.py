@@ -18,12 +18,23 @@ from experiments.benchmark.cases import CASES, GROUPS, Case
 from experiments.benchmark.figures import spread
 from experiments.benchmark.ideal import ideal_time, matmul_rate
 from experiments.benchmark.profile import profile
-from experiments.benchmark.race import COMPILED, EAGER, OURS, Effort, Jaxgen, PyTorch, race_generation, race_training
+from experiments.benchmark.race import (
+    COMPILED,
+    EAGER,
+    OURS,
+    Effort,
+    Jaxgen,
+    PyTorch,
+    race_generation,
+    race_many,
+    race_training,
+)
 from jaxgen import data
 from jaxgen.durable import write_json
 from jaxgen.errors import InputError
 from jaxgen.runs.devices import provide_cpu_devices
 
+MOST_ON_CPU = 8  # models at once
 QUICK = Effort((EAGER,), rounds=8, longest=60.0, training=0.5, products=2, generating_rounds=0, profiled=0, starts=0)
 
 
@@ -46,6 +57,13 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
         help="compare quality instead of speed: train both systems for so many epochs and print their metrics",
     )
     parser.add_argument(
+        "--many",
+        type=int,
+        metavar="COUNT",
+        help=f"train so many models at once and one after the other, by ours alone; on the CPU at most {MOST_ON_CPU}, "
+        "because there they share its cores and hardly gain",
+    )
+    parser.add_argument(
         "--out", type=Path, default=Path("runs/benchmark.json"), help="the JSON file for all figures (%(default)s)"
     )
     return parser.parse_args(arguments)
@@ -56,6 +74,9 @@ def main(options: argparse.Namespace) -> None:
     names = chosen(options.recipes)
     if importlib.util.find_spec("torch") is None:
         raise InputError("PyTorch is not installed, and the benchmark compares with it: pip install -e '.[test]'")
+    if options.many is not None:
+        compare_many(names, options)
+        return
     provide_cpu_devices(max((CASES[name]().config for name in names), key=lambda config: config.cpu_devices))
     if jax.default_backend() != "cpu":
         raise InputError("the benchmark compares both systems on the CPU: set JAX_PLATFORMS=cpu")
@@ -78,6 +99,28 @@ def main(options: argparse.Namespace) -> None:
             figures["whole_command"] = whole_command(figures["recipes"][name])
         write_json(options.out, figures)
     print(f"{report.render(figures)}\n\n{options.out}")
+
+
+def compare_many(names: Sequence[str], options: argparse.Namespace) -> None:
+    """Measure how fast several models train at once, beside as many one after the other."""
+    provide_cpu_devices(max((CASES[name]().config for name in names), key=lambda config: config.cpu_devices))
+    most = MOST_ON_CPU if jax.default_backend() == "cpu" else 1024
+    if not 2 <= options.many <= most:
+        raise InputError(f"--many {options.many}: must be from 2 to {most} on this device")
+    disable_jax_cache()
+    warn_if_busy()
+    figures = {**surroundings(options), "many": {}}
+    for name in names:
+        case = CASES[name]()
+        training_images = images.load(case.config, case.shape)
+        say(name, f"{options.many} models")
+        with (
+            contextlib.closing(Jaxgen(case, training_images, options.many)) as at_once,
+            contextlib.closing(Jaxgen(case, training_images)) as one,
+        ):
+            figures["many"][name] = race_many(at_once, one, options.many, QUICK if options.quick else Effort())
+        write_json(options.out, figures)
+    print(f"{report.aligned(report.many(figures['many']))}\n\n{options.out}")
 
 
 def chosen(recipes: Sequence[str]) -> list[str]:
@@ -189,9 +232,13 @@ def disable_caches() -> None:
     """Both systems keep compiled programs on disk; here compilation is measured too."""
     import torch
 
-    jax.config.update("jax_enable_compilation_cache", False)
+    disable_jax_cache()
     torch.compiler.config.force_disable_caches = True
     warnings.filterwarnings("ignore", "dynamo_pgo force disabled", UserWarning)  # a consequence of the line above
+
+
+def disable_jax_cache() -> None:
+    jax.config.update("jax_enable_compilation_cache", False)
 
 
 def warn_if_busy() -> None:
@@ -210,6 +257,7 @@ def surroundings(options: argparse.Namespace) -> dict[str, Any]:
     """Describe when, how, on what and with what the figures are measured."""
     words = [*options.recipes, *(["--quick"] if options.quick else [])]
     words += [] if options.epochs is None else ["--epochs", str(options.epochs)]
+    words += [] if options.many is None else ["--many", str(options.many)]
     return {
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "git_commit": machine.git_commit(),

@@ -23,6 +23,7 @@ from jaxgen.data import Images
 from jaxgen.runs.devices import find_devices
 
 OURS, EAGER, COMPILED = "jaxgen", "pytorch_eager", "pytorch_compiled"
+AT_ONCE, IN_TURN = "at_once", "in_turn"  # several models of ours
 FEWEST_STEPS = 5  # in a turn: in its first step a system finds its arrays pushed out of the caches by the other's
 
 Turn = Callable[[int], int]  # do so much, or a little more -> how much was done
@@ -51,10 +52,14 @@ class Turns(NamedTuple):
 
 
 class Jaxgen:
-    """Training of a recipe with `jaxgen.fit`. Each call of `train` goes on where the last one ended."""
+    """Training of a recipe with `jaxgen.fit`, of one model or of several at once.
 
-    def __init__(self, case: Case, images: Images) -> None:
-        self.recipe, self.source, self.batch_size = case.recipe, case.source(images), case.config.batch_size
+    Each call of `train` goes on where the last one ended.
+    """
+
+    def __init__(self, case: Case, images: Images, models: int = 1) -> None:
+        self.recipe = case.recipe if models == 1 else jaxgen.many(case.recipe, models)
+        self.source, self.batch_size = case.source(images), case.config.batch_size
         self.steps = training.steps_per_epoch(self.recipe, self.source, self.batch_size)
         self.last_is_smaller = self.steps > self.source.size // self.batch_size
         self.done = 0
@@ -179,6 +184,25 @@ def race_training(ours: Jaxgen, rivals: Mapping[str, PyTorch], effort: Effort) -
         "compile_seconds": compiling,
         "seconds_per_epoch": judge(race, unit=ours.steps),
     }
+
+
+def race_many(at_once: Jaxgen, one: Jaxgen, models: int, effort: Effort) -> dict[str, Any]:
+    """Measure seconds an epoch of several models that train at once, and of as many that train one after the other."""
+
+    def in_turn(steps: int) -> int:
+        for _ in range(models):
+            one.train(steps)
+        return steps
+
+    compiling = {}
+    for name, system in ((AT_ONCE, at_once), (IN_TURN, one)):
+        with compile_seconds() as durations:
+            system.train(system.steps if system.last_is_smaller else 1)
+        compiling[name] = sum(durations)
+    turns: dict[str, Turn] = {AT_ONCE: at_once.train, IN_TURN: in_turn}
+    step = take_turns({AT_ONCE: at_once.train}, FEWEST_STEPS, 2).seconds[AT_ONCE][-1]
+    race = take_turns(turns, turn_length([step], effort.training, one.steps), effort.rounds, effort.longest)
+    return {"models": models, "compile_seconds": compiling, "seconds_per_epoch": judge(race, unit=one.steps)}
 
 
 def race_generation(ours: Jaxgen, rivals: Mapping[str, PyTorch], given: np.ndarray, effort: Effort) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from experiments.benchmark.profile import KINDS
-from experiments.benchmark.race import COMPILED, EAGER, OURS
+from experiments.benchmark.race import AT_ONCE, COMPILED, EAGER, IN_TURN, OURS
 
 SYSTEMS = {OURS: "jaxgen", EAGER: "PyTorch", COMPILED: "torch.compile"}
 
@@ -58,6 +58,25 @@ def tables(recipes: dict[str, Any]) -> list[Table]:
 def learned(recipes: dict[str, Any]) -> str:
     """Return for each recipe a table of the metrics of both systems after every epoch."""
     return "\n\n".join(aligned(_metrics(name, figures["epochs"])) for name, figures in recipes.items())
+
+
+def many(recipes: dict[str, Any]) -> Table:
+    """Return the table of several models at once beside as many one after the other."""
+    rows = []
+    for name, figures in recipes.items():
+        race, compiling = figures["seconds_per_epoch"], figures["compile_seconds"]
+        rows.append(
+            [
+                name,
+                str(figures["models"]),
+                *(_spread(race[system], 1) for system in (AT_ONCE, IN_TURN)),
+                times_faster(race),
+                *(_three_digits(compiling[system]) for system in (AT_ONCE, IN_TURN)),
+            ]
+        )
+    title = "Several models: seconds an epoch of all, at once and in turn; times faster at once [95 % interval]"
+    head = ["recipe", "models", "at once", "in turn", "times faster", "compile, at once", "compile, one model"]
+    return Table(title, head, rows)
 
 
 def times_faster(figures: dict[str, Any]) -> str:

@@ -11,10 +11,22 @@ import numpy as np
 from jaxgen.data import arrays, cache, digits, faces, folder, originals, splits, tfds
 from jaxgen.data.arrays import GIVEN, Given
 from jaxgen.data.images import Images, Size, Target
+from jaxgen.data.pictures import load_pictures
 from jaxgen.data.report import Report
 from jaxgen.errors import InputError
 
-__all__ = ["GIVEN", "NAMES", "Given", "Images", "about", "absolute", "check_same_shape", "load", "load_splits"]
+__all__ = [
+    "GIVEN",
+    "NAMES",
+    "Given",
+    "Images",
+    "about",
+    "absolute",
+    "check_same_shape",
+    "load",
+    "load_pictures",
+    "load_splits",
+]
 
 NAMES = ("digits", "faces", *originals.COLLECTIONS, "tfds:NAME", "folder:PATH", "arrays:FILE.npz")
 

@@ -1,11 +1,12 @@
 """Many models that are trained together, as one recipe."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.tree_util import DictKey, GetAttrKey
 
 from jaxgen.errors import InputError
@@ -14,7 +15,13 @@ from jaxgen.training import Metrics, PyTree, Recipe, StateT
 Hyperparams = Mapping[str, Sequence[float]]  # one value for each model
 
 
-def many(recipe: Recipe[StateT], count: int, hyperparams: Hyperparams | None = None) -> Recipe[StateT]:
+def many(
+    recipe: Recipe[StateT],
+    count: int,
+    hyperparams: Hyperparams | None = None,
+    *,
+    indices: Sequence[int] | None = None,
+) -> Recipe[StateT]:
     """A recipe that trains `count` models at once.
 
     Each model has its own initialisation and its own noise; all see the same batches in the same order, so that a
@@ -33,16 +40,21 @@ def many(recipe: Recipe[StateT], count: int, hyperparams: Hyperparams | None = N
         hyperparams: values of hyperparameters, one for each model, such as `{"learning_rate": [1e-3, 1e-4]}`. They
             replace what `optax.inject_hyperparams` keeps in the optimiser's state, in every optimiser that has a
             hyperparameter of that name: in both of a GAN.
+        indices: for each model, the index of its keys, by default 0, 1, 2, …. Models with one index have the same
+            initialisation and noise, so that they differ in their hyperparameters alone.
 
     Returns:
         The recipe of all models.
 
     Raises:
-        InputError: a count below 1, a hyperparameter without one value for each model, or one that no optimiser of
-            the recipe has or that a schedule sets.
+        InputError: a count below 1, indices or a hyperparameter without one value for each model, or one that no
+            optimiser of the recipe has or that a schedule sets.
     """
     if count < 1:
         raise InputError(f"count {count}: must be at least 1")
+    indices = range(count) if indices is None else indices
+    if len(indices) != count:
+        raise InputError(f"indices: there are {len(indices)} for {count} models")
     values = _checked(recipe, count, hyperparams or {})
 
     def init(key: jax.Array, weights: PyTree = None) -> StateT:
@@ -52,7 +64,7 @@ def many(recipe: Recipe[StateT], count: int, hyperparams: Hyperparams | None = N
         is_of_each = _holds_several(weights)
         if is_of_each:
             _check_models(weights, count)
-            weights = _stack([_of_model(weights, index) for index in range(count)])
+            weights = _stack([model_of(weights, index) for index in range(count)])
         each = {name: jnp.asarray(value) for name, value in values.items()}
         return jax.vmap(init_one, (0, 0 if is_of_each else None, 0))(keys_of(key), weights, each)
 
@@ -77,7 +89,7 @@ def many(recipe: Recipe[StateT], count: int, hyperparams: Hyperparams | None = N
         }
 
     def keys_of(key: jax.Array) -> jax.Array:
-        return jax.vmap(_key_of, (None, 0))(key, jnp.arange(count))
+        return jax.vmap(_key_of, (None, 0))(key, jnp.asarray(indices, jnp.int32))
 
     return Recipe(init, noise, update, variables, recipe.smallest_batch)
 
@@ -102,7 +114,7 @@ def one_of(recipe: Recipe[StateT], index: int) -> Recipe[StateT]:
         raise InputError(f"index {index}: must be at least 0")
 
     def init(key: jax.Array, weights: PyTree = None) -> StateT:
-        return recipe.init(_key_of(key, index), _of_model(weights, index) if _holds_several(weights) else weights)
+        return recipe.init(_key_of(key, index), model_of(weights, index) if _holds_several(weights) else weights)
 
     def noise(key: jax.Array, batch_size: int) -> PyTree:
         return recipe.noise(_key_of(key, index), batch_size)
@@ -127,12 +139,23 @@ def _holds_several(weights: PyTree) -> bool:
     return isinstance(weights, Mapping) and any(name.startswith("0.") for name in weights)
 
 
-def _of_model(weights: Mapping[str, PyTree], index: int) -> PyTree:
-    """The variables of one model in a mapping of those of several."""
+def model_of(variables: Mapping[str, PyTree], index: int) -> PyTree:
+    """The variables of one model among those of several.
+
+    Args:
+        variables: a mapping with the keys `0.model`, `1.model`, …, as the recipe of `many` has it.
+        index: the model's.
+
+    Returns:
+        The variables, as the plain recipe has them: of one network, or a mapping of the names of several.
+
+    Raises:
+        InputError: there is no such model.
+    """
     prefix = f"{index}."
-    networks = {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
+    networks = {name.removeprefix(prefix): variables[name] for name in variables if name.startswith(prefix)}
     if not networks:
-        raise InputError(f"the weights have no model {index}, only {', '.join(weights)}")
+        raise InputError(f"the weights have no model {index}, only {', '.join(variables)}")
     return networks["model"] if networks.keys() == {"model"} else networks
 
 
@@ -147,6 +170,26 @@ def _stack(trees: Sequence[PyTree]) -> PyTree:
 
 
 # ---- Hyperparameters in the state of an optimiser ----
+
+
+def with_hyperparams(
+    optimizer: Callable[..., optax.GradientTransformation], **values: Any
+) -> optax.GradientTransformation:
+    """An optimiser for one model, or for several that differ in a hyperparameter.
+
+    Args:
+        optimizer: makes it, such as `optax.adam`.
+        values: its arguments. One that is a sequence has a value for each model, which `many` sets.
+
+    Returns:
+        `optimizer(**values)` if there is no sequence among them. Otherwise an optimiser that keeps its hyperparameters
+        in its state, by `optax.inject_hyperparams`, with the first value of each sequence.
+    """
+    if not any(isinstance(value, Sequence) for value in values.values()):
+        return optimizer(**values)
+    first = {name: value[0] if isinstance(value, Sequence) else value for name, value in values.items()}
+    made: optax.GradientTransformation = optax.inject_hyperparams(optimizer)(**first)
+    return made
 
 
 def _checked(recipe: Recipe[Any], count: int, hyperparams: Hyperparams) -> dict[str, np.ndarray]:

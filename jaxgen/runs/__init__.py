@@ -21,6 +21,7 @@ from jaxgen.runs.command import command
 from jaxgen.runs.config import (
     Config,
     Count,
+    Crossed,
     DataConfig,
     Dimension,
     Inspectable,
@@ -32,6 +33,7 @@ from jaxgen.runs.config import (
     option,
 )
 from jaxgen.runs.layout import Layout
+from jaxgen.runs.models import of_models
 from jaxgen.runs.outcome import History, Outcome
 from jaxgen.runs.outputs import write_extra, write_samples
 from jaxgen.runs.run import Interrupted, Run, key_of
@@ -42,6 +44,7 @@ from jaxgen.signals import say
 __all__ = [
     "Config",
     "Count",
+    "Crossed",
     "DataConfig",
     "Dimension",
     "Group",
@@ -59,6 +62,7 @@ __all__ = [
     "command",
     "experiment",
     "key_of",
+    "of_models",
     "option",
     "say",
     "start",

@@ -1,4 +1,7 @@
-"""The command line of an experiment: arguments to a Config, and errors to one line."""
+"""The command line of an experiment: arguments to a Config, and errors to one line.
+
+`as_process` and `parse` are also what the command `jaxgen` is made of.
+"""
 
 import contextlib
 import difflib
@@ -11,9 +14,10 @@ import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from itertools import dropwhile, takewhile
-from typing import Any, NoReturn, TextIO, TypeVar, get_args
+from typing import Any, NamedTuple, NoReturn, TextIO, TypeVar, get_args, get_origin
 
 import jax
+from pydantic import BaseModel
 
 from jaxgen.errors import InputError
 from jaxgen.runs.config import Config, option, speaking_of_options
@@ -26,8 +30,24 @@ from jaxgen.runs.session import experiment
 from jaxgen.signals import GRACE, available, say
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
 _ALARM = available("SIGALRM")
 _BROKEN_PIPE = 128 + 13  # the exit status of a command that SIGPIPE ended
+
+
+class Remedies(NamedTuple):
+    """What a command that fails says beside the reason."""
+
+    memory: str  # what needs less memory
+    disk: str  # what to do once the disk works again
+    stopped: str  # what to do after a signal
+
+
+_EXPERIMENT = Remedies(
+    memory="a smaller --batch-size or network needs less. What was saved is intact, and --resume continues from there",
+    disk="what was saved is intact, and --resume continues from there",
+    stopped="what was saved is intact, and the same command with --resume continues from there",
+)
 
 
 def command(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> NoReturn:
@@ -40,13 +60,26 @@ def command(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> NoRe
         main: `main(config)`; its docstring describes the command.
         config_class: what the arguments are parsed into.
     """
-    _stop_anywhere()
+
+    def work() -> int:
+        outcome = experiment(main)(configuration(config_class, main.__doc__ or "", sys.argv[1:]))
+        return 1 if isinstance(outcome, Outcome) and outcome.failures else 0
+
+    as_process(work, _EXPERIMENT)
+
+
+def as_process(work: Callable[[], int], remedies: Remedies) -> NoReturn:
+    """End this process with the exit status that `work` returns, or with that of its error; see `command`.
+
+    Errors that a user can act on are one line on the standard error stream. The first signal raises `Interrupted`.
+    """
+    _stop_anywhere(remedies.stopped)
     try:
         sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # where they were closed
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # file names may contain what the encoding lacks
         with speaking_of_options():
-            status = _status_of(main, config_class)
+            status = _status_of(work, remedies)
         _ignore_signals()
     except BaseException as error:
         stop = _interruption(error)
@@ -60,10 +93,9 @@ def _nowhere() -> TextIO:
     return open(os.devnull, "w")
 
 
-def _status_of(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> int:
+def _status_of(work: Callable[[], int], remedies: Remedies) -> int:
     try:
-        outcome = experiment(main)(configuration(config_class, main.__doc__ or "", sys.argv[1:]))
-        return 1 if isinstance(outcome, Outcome) and outcome.failures else 0
+        return work()
     except InputError as error:
         return _say_why(str(error), 2)
     except SystemExit as stop:  # `--help` was printed
@@ -73,23 +105,14 @@ def _status_of(main: Callable[[ConfigT], Any], config_class: type[ConfigT]) -> i
     except FloatingPointError as error:
         return _say_why(str(error), 1)
     except MemoryError:
-        return _say_why(_out_of_memory(), 1)
+        return _say_why(f"out of memory; {remedies.memory}", 1)
     except jax.errors.JaxRuntimeError as error:
         if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory")):  # the latter: on the CPU
             raise
-        return _say_why(_out_of_memory(), 1)
+        return _say_why(f"out of memory; {remedies.memory}", 1)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return _say_why(
-            f"{place}{error.strerror or error}; what was saved is intact, and --resume continues from there", 1
-        )
-
-
-def _out_of_memory() -> str:
-    return (
-        "out of memory; a smaller --batch-size or network needs less. What was saved is intact, and --resume "
-        "continues from there"
-    )
+        return _say_why(f"{place}{error.strerror or error}; {remedies.disk}", 1)
 
 
 def _leave(status: int) -> NoReturn:
@@ -117,11 +140,12 @@ class _FirstSignal:
 
     number: int | None = None
     time = 0.0
+    remedy = ""
 
 
-def _stop_anywhere() -> None:
+def _stop_anywhere(remedy: str) -> None:
     """From here on, the first signal raises `Interrupted` wherever the command is."""
-    _FirstSignal.number = None
+    _FirstSignal.number, _FirstSignal.remedy = None, remedy
     for number in STOP_SIGNALS:
         with contextlib.suppress(ValueError):  # not in the main thread
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -163,10 +187,7 @@ def _interrupt(number: int, frame: types.FrameType | None) -> None:
         signal.signal(_ALARM[0], _interrupt)
         signal.setitimer(signal.ITIMER_REAL, 1)
     sys.unraisablehook = _unless_interrupted
-    raise Interrupted(
-        _FirstSignal.number,
-        "stopped; what was saved is intact, and the same command with --resume continues from there",
-    )
+    raise Interrupted(_FirstSignal.number, f"stopped; {_FirstSignal.remedy}")
 
 
 def _unless_interrupted(dropped: Any) -> None:
@@ -199,7 +220,26 @@ def configuration(config_class: type[ConfigT], description: str, arguments: Sequ
 
 
 def _parse(default: ConfigT, description: str, arguments: Sequence[str]) -> ConfigT:
-    """The configuration that the arguments ask for, over `default`; those that they name count as given.
+    """The configuration that the arguments ask for, over `default`; those that they name count as given."""
+    return parse(type(default), program(default), description, arguments, default=default)
+
+
+def parse(
+    options_class: type[OptionsT],
+    name: str,
+    description: str,
+    arguments: Sequence[str],
+    *,
+    default: OptionsT | None = None,
+) -> OptionsT:
+    """Parse a command's arguments.
+
+    Args:
+        options_class: what they are parsed into. Fields without a default are positional arguments, in their order.
+        name: how the command is called, for `--help`.
+        description: what it does, for `--help`.
+        arguments: the words after the command's name.
+        default: the options where the arguments name none.
 
     Raises:
         InputError: an unknown option or a value that does not fit, in one line.
@@ -209,11 +249,12 @@ def _parse(default: ConfigT, description: str, arguments: Sequence[str]) -> Conf
 
     said = io.StringIO()
     helping = {"-h", "--help"} & set(arguments)
+    style = (tyro.conf.PositionalRequiredArgs, tyro.conf.FlagCreatePairsOff) if default is None else ()
     try:
         with contextlib.redirect_stderr(said), contextlib.nullcontext() if helping else _unbroken_lines():
-            parsed = tyro.cli(
-                type(default), prog=program(default), args=list(arguments), default=default, description=description,
-                registry=_registry(),
+            parsed: OptionsT = tyro.cli(
+                options_class, prog=name, args=list(arguments), description=description, config=style,
+                default=tyro.MISSING if default is None else default, registry=_registry(),
             )  # fmt: skip
     except OSError as error:
         if not helping or isinstance(error, BrokenPipeError):
@@ -222,12 +263,15 @@ def _parse(default: ConfigT, description: str, arguments: Sequence[str]) -> Conf
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise InputError(_what_tyro_said(said.getvalue(), type(default))) from None
+        raise InputError(_what_tyro_said(said.getvalue(), options_class)) from None
     return parsed
 
 
 def _registry() -> Any:
-    """Two numbers may be one, for a square: `--size 56`. What does not fit is left for the Config to refuse."""
+    """Two numbers may be one, for a square: `--size 56`. `Crossed` takes one value or several.
+
+    What does not fit is left for the Config to refuse.
+    """
     from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
     registry = ConstructorRegistry()
@@ -243,7 +287,24 @@ def _registry() -> Any:
             str_from_instance=lambda value: list(map(str, value)),
         )  # fmt: skip
 
+    @registry.primitive_rule
+    def one_or_several(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        parts = get_args(info.type)
+        if len(parts) != 2 or info.type_origin is tuple or get_origin(_plain(parts[1])) is not tuple:
+            return None
+        name = _plain(_plain(parts[0])).__name__.upper()
+        return PrimitiveConstructorSpec(
+            nargs="*", metavar=f"{name} [{name} ...]", instance_from_str=tuple,
+            is_instance=lambda value: True,
+            str_from_instance=lambda value: list(map(str, value if isinstance(value, tuple) else (value,))),
+        )  # fmt: skip
+
     return registry
+
+
+def _plain(annotation: Any) -> Any:
+    """A type without what its annotation says beside it."""
+    return get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
 
 
 def _is_int(annotation: Any) -> bool:
@@ -263,7 +324,7 @@ def _unbroken_lines() -> Iterator[None]:
             os.environ["COLUMNS"] = before
 
 
-def _what_tyro_said(box: str, config_class: type[Config]) -> str:
+def _what_tyro_said(box: str, options_class: type[BaseModel]) -> str:
     """The first paragraph of one of Tyro's messages, below its title, as a line, with a suggestion.
 
     The frame is drawn, or dashed where the terminal has no such characters.
@@ -273,7 +334,7 @@ def _what_tyro_said(box: str, config_class: type[Config]) -> str:
     said = " ".join(takewhile(lambda line: not _is_rule(line), text)).rstrip(". ")
     said = re.sub(r"^Error parsing \w+: ", "", said)
     unknown = re.match(r"Unrecognized options?: (--[\w-]+)", said)
-    options = [option(name) for name in config_class.model_fields]
+    options = [option(name) for name in options_class.model_fields]
     near = difflib.get_close_matches(unknown[1], options, n=1) if unknown else []
     return (
         f"{said}; did you mean {near[0]}?"

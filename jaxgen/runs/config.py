@@ -17,7 +17,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -32,6 +34,7 @@ T = TypeVar("T")
 RESUMABLE = "may change when the run is resumed"
 INSPECTABLE = "may change when a finished run is inspected"
 DIMENSION = "decides how much memory a training takes"
+CROSSED = "may have several values, with each of which a model is trained"
 STARTING = "what a new run starts from; ignored when a run is inspected"
 Resumable = Annotated[T, RESUMABLE]
 Inspectable = Annotated[T, INSPECTABLE]
@@ -71,8 +74,23 @@ def _tuple(value: Any) -> Any:
     return value if value is None or isinstance(value, list | tuple) else (value,)
 
 
+def _single(value: Any) -> Any:
+    """The item of a sequence of one."""
+    return value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+
+
+def _how_many(value: Any) -> str:
+    return "several" if isinstance(value, list | tuple) else "one"
+
+
 Size = Annotated[tuple[Dimension, Dimension], BeforeValidator(_pair), AfterValidator(_area)]
 Several = Annotated[tuple[T, ...], BeforeValidator(_tuple)]
+Crossed = Annotated[  # one value, or several, which make several models
+    Annotated[T, Tag("one")] | Annotated[tuple[T, ...], Field(min_length=1), Tag("several")],
+    Discriminator(_how_many),
+    BeforeValidator(_single),
+    CROSSED,
+]
 
 _on_command_line: ContextVar[bool] = ContextVar("on_command_line", default=False)
 
@@ -124,6 +142,10 @@ class Config(BaseModel):
     """Folder of the run; None is runs/NAME."""
     resume: Resumable[bool] = False
     """Go on with the run in the folder, under the settings it was started with."""
+    seeds: Dimension = 1
+    """How many models to train at once, each with its own initialisation and noise; with one order of the data."""
+    ema: Fraction = 0.0
+    """Sample, save and measure an exponential moving average of the weights with this decay, such as 0.999; 0: none."""
     save_every: Resumable[Count] = 1
     """Epochs from one checkpoint to the next; there is always one at the end and when the run is stopped."""
     keep: Resumable[Count] = 3
@@ -134,6 +156,10 @@ class Config(BaseModel):
     """First compare every operation and its gradients with float64, and refuse to train if one is wrong."""
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     """The type of matrix products while training; everything else stays float32. tf32 and bf16 are for GPUs."""
+    metrics: Resumable[bool] = True
+    """Measure the quality of the model whenever pictures are drawn; it takes time, which is shown."""
+    report: Resumable[Literal["none", "plain", "live"]] = "live"
+    """The page report.html in the run's folder: none, plain, or live with the trained model in it."""
     device: Resumable[str] = "auto"
     """Where to compute: auto, cpu, gpu, or one of several as gpu:1."""
     devices: Resumable[Count | None] = None
@@ -313,6 +339,8 @@ def _one_line(error: ErrorDetails, config_class: type[Config], fields: dict[str,
     shown = f"{option(name)}{' ' if is_on_command_line() else '='}None" if value is None else option(name, value)
     if kind == "value_error":
         return f"{shown}: {context['error']}"
+    if context.get("min_length") == 1:
+        return f"{shown}: must be one value or more"
     if kind in ("too_long", "too_short", "missing"):
         return f"{shown}: must be {context.get('max_length', context.get('min_length', 2))} values"
     if "ge" in context:

@@ -3,7 +3,8 @@
 import contextlib
 import errno
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from jaxgen.errors import InputError
 from jaxgen.runs.config import Config, option
 from jaxgen.runs.layout import Layout
 from jaxgen.runs.log import Log
+from jaxgen.runs.models import SHOWN, Models
 from jaxgen.signals import say
 
 PyTree = Any
 Picture = Image.Image | Callable[[], Image.Image]
+Frames = Sequence[Image.Image] | Callable[[], Sequence[Image.Image]]
 
 
 class _NotWrittenError(OSError):
@@ -59,50 +62,91 @@ class Outputs:
     Args:
         layout: the run's paths.
         log: where failures are noted.
+        models: the models of the run. Of several, pictures show the first few side by side.
 
     Attributes:
         failures: a line for each picture that could not be drawn.
+        folders: the folders of the moment.
     """
 
-    def __init__(self, layout: Layout, log: Log) -> None:
+    def __init__(self, layout: Layout, log: Log, models: Models) -> None:
         self.failures: list[str] = []
+        self.folders: Sequence[Path] | None = None
         self._layout = layout
         self._log = log
+        self._models = models
+        self._model: int | None = None  # the one of several that is being drawn
+        self._of_models: dict[str, dict[str, Picture]] = {}  # pictures by name and by the label of their model
         self._epoch = 0
-        self._folders: list[Path] | None = None
         self._waiting: list[tuple[str, Callable[[], bytes]]] = []
+
+    def picture(self, name: str, image: Picture, raw: Picture | None = None) -> None:
+        """Write `NAME.png`, and `raw/NAME.png` if there is a raw picture."""
+        if self._model is not None:
+            if self._model < SHOWN:
+                self._of_models.setdefault(name, {})[self._models.labels[self._model]] = image
+            return
+        self.write(f"{name}.png", partial(png, image))
+        if raw is not None:
+            self.write(f"raw/{name}.png", partial(png, raw))
+
+    def animation(self, name: str, frames: Frames) -> None:
+        """Write `NAME.gif`; of several models, that of the first."""
+        if not self._model:
+            self.write(f"{name}.gif", lambda: pictures.gif(frames() if callable(frames) else frames))
+
+    def of_network(self, name: str, content: bytes) -> None:
+        """Write a file of the model that is being drawn; of several models, its name begins with the model's number."""
+        self.write(name if self._model is None else f"{self._model}.{name}", partial(bytes, content))
 
     def write(self, name: str, make: Callable[[], bytes]) -> None:
         """Write a file, by name, into the folders of the moment; a content that cannot be made costs the file."""
-        if self._folders is None:
+        if self.folders is None:
             self._waiting.append((name, make))
             return
-        with surviving(name, self._note):
+        with surviving(name, self.note):
             content = make()
             try:
-                for folder in self._folders:
+                for folder in self.folders:
                     write(folder / name, content)
             except OSError as error:
                 raise _NotWrittenError(error.errno, error.strerror or str(error), error.filename) from error
 
     def begin(self) -> None:
         """Write the files that waited into the folder of the untrained model."""
-        self._folders = [self._layout.epoch(0)]
+        self.folders = [self._layout.epoch(0)]
         for name, make in self._waiting:
             self.write(name, make)
         self._waiting.clear()
-        self._folders = [self._layout.final]
+        self.folders = [self._layout.final]
 
-    def draw(self, epoch: int, draw: Callable[[], object], folders: Sequence[Path]) -> None:
-        """Call a drawing function, whose files go into these folders, and then those of the end again."""
-        self._epoch, self._folders = epoch, list(folders)
-        with surviving(f"a picture of epoch {epoch}", self._note):
-            draw()
-        self._folders = [self._layout.final]
+    def draw(
+        self, epoch: int, draw: Callable[[PyTree], object], variables: Iterable[PyTree], folders: Sequence[Path]
+    ) -> None:
+        """Call a drawing function for each model; its files go into these folders, and then those of the end again."""
+        self._epoch, self.folders = epoch, list(folders)
+        for index, its_variables in enumerate(variables):
+            self._model = index if self._models.are_several else None
+            with surviving(f"a picture of epoch {epoch}", self.note):
+                draw(its_variables)
+        self._model = None
+        for name, images in self._of_models.items():
+            self.write(f"{name}.png", partial(_side_by_side, images))
+        self._of_models.clear()
 
-    def _note(self, text: str) -> None:
+    def end_drawing(self) -> None:
+        """Files go into the folder of the end again."""
+        self.folders = [self._layout.final]
+
+    def note(self, text: str) -> None:
+        """Remember a failure that does not end the run."""
         self.failures.append(text)
         self._log.event({"event": "failure", "epoch": self._epoch, "step": 0, "text": text})
+
+
+def _side_by_side(images: Mapping[str, Picture]) -> bytes:
+    drawn = {label: image() if callable(image) else image for label, image in images.items()}
+    return pictures.png(pictures.strips(drawn, ""))
 
 
 def png(image: Picture) -> bytes:
@@ -121,10 +165,15 @@ def weights_files(variables: PyTree, descriptions: Mapping[str, Any], about: Map
     networks = {"model": variables} if "params" in variables else variables
     return {
         f"{name}.safetensors": torch_weights.to_safetensors(
-            torch_weights.flatten(its_variables), {**about, "module": descriptions.get(name)}
+            torch_weights.flatten(its_variables), {**about, "module": descriptions.get(_plain(name, descriptions))}
         )
         for name, its_variables in networks.items()
     }
+
+
+def _plain(name: str, descriptions: Mapping[str, Any]) -> str:
+    """The name of a network without the number of its model: `generator` for `3.generator`."""
+    return name if name in descriptions else name.partition(".")[2]
 
 
 def write_samples(config: Config, samples: jax.Array, folder: Path | None = None, columns: int = 16) -> None:

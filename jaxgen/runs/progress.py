@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
+from jaxgen.runs.models import means, summarised
 from jaxgen.signals import say
 
 _WIDTH = 80
@@ -85,6 +86,8 @@ class Progress:
             line = "  ".join([self._labelled(epoch), *grouped(metrics, digits), *optional])
             if len(line) <= _WIDTH:
                 break
+        else:
+            line = "  ".join([self._labelled(epoch), *grouped(means(metrics), digits)])
         self.say(line[:_WIDTH])
 
     def say(self, text: str) -> None:
@@ -127,9 +130,12 @@ def _on_terminal() -> bool:
 
 
 def grouped(metrics: Mapping[str, float], digits: int) -> list[str]:
-    """Metrics as text, in which those with a common first word share it: `error fake 0.591 real 0.585`."""
+    """Metrics as text, in which those with a common first word share it: `error fake 0.591 real 0.585`.
+
+    Those of several models are given as mean and standard deviation: `loss 0.0123±0.0004`.
+    """
     texts = []
-    for first, group in groupby(metrics.items(), key=lambda metric: metric[0].partition("_")[0]):
+    for first, group in groupby(summarised(metrics).items(), key=lambda metric: metric[0].partition("_")[0]):
         members = list(group)
         if len(members) == 1:
             texts.append(f"{members[0][0]} {members[0][1]:.{digits}g}")

@@ -1,11 +1,13 @@
 """A run under way: training with a log, checkpoints, pictures and clean stops."""
 
+import json
+import time
 import types
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import jax
 from PIL import Image
@@ -14,15 +16,18 @@ from jaxgen import pictures
 from jaxgen.durable import write, write_json
 from jaxgen.errors import InputError
 from jaxgen.precision import in_precision
+from jaxgen.recipes import averaged
 from jaxgen.runs import checkpoint
 from jaxgen.runs.bad_steps import BadStep, SearchStoppedError, find_bad_step
 from jaxgen.runs.config import Config, option
 from jaxgen.runs.layout import Layout
 from jaxgen.runs.log import Log
+from jaxgen.runs.models import by_name, models_of, of_model, spread, table
 from jaxgen.runs.outcome import History, Outcome, pictures_in
-from jaxgen.runs.outputs import Outputs, Picture, png, weights_files
+from jaxgen.runs.outputs import Frames, Outputs, Picture, surviving, weights_files
 from jaxgen.runs.progress import Progress
 from jaxgen.runs.record import write_record
+from jaxgen.runs.results import Results
 from jaxgen.runs.resume import At, Finished, New, Start, newest_good
 from jaxgen.runs.room import check_memory
 from jaxgen.signals import available, say, stop_on_signals
@@ -31,6 +36,7 @@ from jaxgen.training import Carry, Loop, PyTree, Recipe, Slice, Source
 ConfigT = TypeVar("ConfigT", bound=Config)
 When = int | Sequence[int]  # every n epochs from 0 on, or after these epochs; and always at the end
 Drawing = tuple[When, Callable[[int, PyTree], object]]  # draw(finished epochs, state)
+Page = Callable[[Path, Literal["plain", "live"]], object]  # writes the page of a run into its folder
 Notes = Mapping[str, Callable[[Mapping[str, float]], bool]]  # text -> whether it is true of an epoch's metrics
 
 STOP_SIGNALS = available("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
@@ -66,6 +72,7 @@ class Setup(NamedTuple):
     begins: Start
     weights: PyTree  # to start from
     how_to_resume: str
+    page: Page | None
 
 
 class Run(Generic[ConfigT]):
@@ -85,8 +92,12 @@ class Run(Generic[ConfigT]):
         self._progress = progress
         self._layout = Layout(config.folder)
         self._log = Log(self._layout)
-        self._outputs = Outputs(self._layout, self._log)
-        self._results: dict[str, float] = {}
+        self._models = models_of(config)
+        self._outputs = Outputs(self._layout, self._log, self._models)
+        self._results = Results(self._models)
+        self._drawing = False
+        self._measuring_seconds = self._training_seconds = 0.0
+        self._page_seconds = 0.0
         self._noted: set[str] = set()
         self._at = Position()
 
@@ -96,18 +107,40 @@ class Run(Generic[ConfigT]):
         """A PRNG key that follows from the run's seed, named for its use; `number` tells several of one use apart."""
         return key_of(self.config, use, number)
 
-    def picture(self, name: str, image: Picture) -> None:
+    def picture(self, name: str, image: Picture, raw: Picture | None = None) -> None:
         """Write `NAME.png`, into the folder of the epoch that is being drawn, or of the end.
 
         Args:
             name: the file's name without suffix.
             image: the picture, or a function that draws it. A function that fails costs the picture, not the run.
+            raw: the same without title, labels and enlargement, for `raw/NAME.png`.
         """
-        self._write(f"{name}.png", partial(png, image))
+        if not self._is_finished:
+            self._outputs.picture(name, image, raw)
 
-    def animation(self, name: str, frames: Sequence[Image.Image] | Callable[[], Sequence[Image.Image]]) -> None:
+    def curves(self, name: str, metrics: Sequence[str], label: str, *, scale: str = "linear") -> None:
+        """Write `NAME.png`, a plot of metrics over the epochs so far.
+
+        Args:
+            name: the file's name without suffix.
+            metrics: their names, as in the history; of several models, the mean is drawn with a band of one standard
+                deviation.
+            label: the label of the vertical axis.
+            scale: its scale, "linear" or "log".
+        """
+        found = {key: values if len(values) > 1 else values[0] for key, values in by_name(self.history).items()}
+        shown = {metric: found[metric] for metric in metrics if metric in found}
+        self.picture(name, lambda: pictures.curves(shown, list(shown), label, scale=scale))
+
+    def animation(self, name: str, frames: Frames) -> None:
         """Write `NAME.gif`, as `picture` does."""
-        self._write(f"{name}.gif", lambda: pictures.gif(frames() if callable(frames) else frames))
+        if not self._is_finished:
+            self._outputs.animation(name, frames)
+
+    def values(self, name: str, values: Mapping[str, Any]) -> None:
+        """Write `NAME.json`, as `picture` does."""
+        if not self._is_finished:
+            self._outputs.of_network(f"{name}.json", json.dumps(values, indent=1).encode())
 
     def frames(self, name: str) -> list[Image.Image]:
         """The pictures `NAME.png` of all epochs, in order."""
@@ -116,16 +149,29 @@ class Run(Generic[ConfigT]):
 
     def weights(self, variables: PyTree) -> None:
         """Write the weights beside the pictures of the epoch that is being drawn, as `NAME.safetensors`."""
-        for name, content in self._weights_files(variables).items():
-            self._write(name, partial(bytes, content))
+        if not self._is_finished:
+            for name, content in self._weights_files(variables).items():
+                self._outputs.of_network(name, content)
 
-    def results(self, figures: Mapping[str, Any]) -> None:
-        """Figures of the trained model, for `finished.json`, the outcome and the screen."""
+    def results(self, figures: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
+        """Figures of the trained model: for `figures.json`, the screen and, at the end, the results of the run.
+
+        Args:
+            figures: numbers by name, each a float or a `metrics.Figure`; or a function that measures them. It is called
+                unless the configuration has `metrics=False`, and its time is shown. A function that fails costs the
+                figures, not the run.
+        """
         if self._is_finished:
             return
-        self._results |= {name: float(value) for name, value in figures.items()}
-        self._progress.close()
-        say("  ".join(f"{name} {float(value):.5g}" for name, value in figures.items()))
+        began = time.monotonic()
+        if not callable(figures):
+            self._results.add(figures)
+        elif self.config.metrics:
+            with surviving("a figure of quality", self._outputs.note):
+                self._results.add(figures())
+            self._measuring_seconds += time.monotonic() - began
+        if not self._drawing:
+            self._write_results([self._layout.final])
 
     def fit(
         self,
@@ -141,11 +187,13 @@ class Run(Generic[ConfigT]):
 
         Args:
             recipe: how a step learns.
-            drawings: pairs (when, draw). `draw(epoch, state)` is called at epoch 0 (untrained), every `when` epochs,
-                or after the epochs in `when`; and at the end.
-            best: the metric whose smallest value marks a checkpoint to keep beside the newest.
+            drawings: pairs (when, draw). `draw(epoch, variables)` is called at epoch 0 (untrained), every `when`
+                epochs, or after the epochs in `when`; and at the end. The variables are those of one model, as
+                `recipe.variables` gives them; of several models, it is called for each.
+            best: the metric whose smallest value marks a checkpoint to keep beside the newest; of several models, the
+                mean of it.
             notes: texts for the log and the screen, each once, after the first epoch whose metrics it is true of.
-            measure: `(state) -> {name: number}`, called after every epoch; its figures join the epoch's metrics.
+            measure: `(variables) -> {name: number}`, called after every epoch; its figures join the epoch's metrics.
             each: called with a `training.Slice` about every half second, whose metrics include those of `measure` where
                 it ends an epoch; a true result ends the training, which then counts as finished.
 
@@ -158,6 +206,7 @@ class Run(Generic[ConfigT]):
             InputError: the training takes more memory than there is.
         """
         recipe = in_precision(recipe, self.config.precision)
+        recipe = self._models.recipe(averaged(recipe, self.config.ema) if self.config.ema else recipe)
         self._recipe, self._drawings, self._best = recipe, drawings, best
         self._notes, self._measure, self._each = notes, measure, each
         self._loop = Loop(recipe, self._setup.source, self.config.batch_size, self._setup.devices)
@@ -180,9 +229,17 @@ class Run(Generic[ConfigT]):
     def outcome(self) -> Outcome:
         """What the run came to, after its `with` statement."""
         begins, last = self._setup.begins, pictures_in(self._layout.final)
-        results = begins.results if isinstance(begins, Finished) else self._results
+        results = begins.results if isinstance(begins, Finished) else self._results.at_end
         failures = tuple(self._outputs.failures)
-        return Outcome(self.folder, self.history, results, self._setup.modules, self._trained, last, failures)
+        return Outcome(self.folder, self.history, results, self._modules(), self._trained, last, failures)
+
+    def _modules(self) -> Any:
+        """The modules in the form of the trained variables."""
+        modules = self._setup.modules
+        if not self._models.are_several or modules is None:
+            return modules
+        named = modules if isinstance(modules, Mapping) else {"model": modules}
+        return {name: named[name.partition(".")[2]] for name in self._trained}
 
     @property
     def _is_finished(self) -> bool:
@@ -198,6 +255,7 @@ class Run(Generic[ConfigT]):
         self._outputs.begin()
         self._draw(carry)
         self._save(carry)
+        self._write_page()
         return carry
 
     def _restored(self, begins: At | Finished) -> Carry:
@@ -247,6 +305,7 @@ class Run(Generic[ConfigT]):
             carry = piece.carry
             steps = (piece.epoch - self._at.epoch) * self._loop.steps + piece.step - self._at.step
             self._at = Position(piece.epoch, piece.step, self._at.seconds + piece.seconds)
+            self._training_seconds += piece.seconds
             self._progress.update(piece.epoch, piece.step, steps, piece.seconds)
             piece = self._measured(piece)
             saved = piece.metrics is not None and self._epoch_ended(piece)
@@ -277,14 +336,22 @@ class Run(Generic[ConfigT]):
         is_due = is_last or piece.epoch % self.config.save_every == 0
         if is_due:
             self._save(piece.carry)
+        self._write_page()
         return is_due
 
     def _measured(self, piece: Slice) -> Slice:
         """The slice with the figures of `measure` among its metrics, where it ends an epoch."""
         if piece.metrics is None or self._measure is None:
             return piece
-        figures = {name: float(value) for name, value in self._measure(piece.carry.state).items()}
+        figures = {
+            f"{name}/{index}" if self._models.are_several else name: float(value)
+            for index, variables in enumerate(self._each_model(piece.carry))
+            for name, value in self._measure(variables).items()
+        }
         return piece._replace(metrics=piece.metrics | figures)
+
+    def _each_model(self, carry: Carry) -> Iterator[PyTree]:
+        return self._models.each(self._recipe.variables(carry.state))
 
     def _log_epoch(self, piece: Slice) -> None:
         """One line in `metrics.jsonl`, and one on the screen. Its seconds are of training, not of drawing or saving."""
@@ -293,11 +360,16 @@ class Run(Generic[ConfigT]):
         self._log.epoch(line)
         self._remember(line)
         self._progress.epoch(piece.epoch, metrics, self._at.seconds)
-        for text, is_true in self._notes.items():
-            if text not in self._noted and is_true(metrics):
-                self._noted.add(text)
-                self._log.event({"event": "note", "epoch": piece.epoch, "step": 0, "text": text})
-                self._progress.say(f"epoch {piece.epoch}: {text}")
+        for index, label in enumerate(self._models.labels):
+            its = of_model(metrics, index) if self._models.are_several else metrics
+            for text, is_true in self._notes.items():
+                self._note(f"{label}: {text}" if self._models.are_several else text, is_true(its))
+
+    def _note(self, text: str, is_true: bool) -> None:
+        if is_true and text not in self._noted:
+            self._noted.add(text)
+            self._log.event({"event": "note", "epoch": self._at.epoch, "step": 0, "text": text})
+            self._progress.say(f"epoch {self._at.epoch}: {text}")
 
     def _remember(self, line: Mapping[str, float]) -> None:
         for name, value in line.items():
@@ -357,7 +429,7 @@ class Run(Generic[ConfigT]):
         if not self._layout.final.exists():  # the run was stopped after its last epoch, or ended early
             self._write_final_weights(carry)
             for _, draw in self._drawings:
-                self._outputs.draw(self._at.epoch, partial(draw, self._at.epoch, carry.state), [self._layout.final])
+                self._call(draw, carry, [self._layout.final])
 
     def finish(self) -> None:
         """Mark the run as finished, and say where its results are. Called at the end of the `with` statement."""
@@ -365,16 +437,12 @@ class Run(Generic[ConfigT]):
             return
         at = self._at
         asked = max(at.epoch, self.config.epochs)
-        write_json(
-            self._layout.finished, {"epochs": asked, "epoch": at.epoch, "step": at.step, "results": self._results}
-        )
+        came_to = {"epochs": asked, "epoch": at.epoch, "step": at.step, "results": self._results.at_end}
+        write_json(self._layout.finished, came_to | self._compare_models())
+        self._write_page(at_end=True)
         self._progress.results(self.folder, at.epoch, self.history, list(pictures_in(self._layout.final).values()))
 
     # ---- Writing ----
-
-    def _write(self, name: str, make: Callable[[], bytes]) -> None:
-        if not self._is_finished:
-            self._outputs.write(name, make)
 
     def _draw(self, carry: Carry) -> None:
         """Call the drawings that are due after this epoch; all of them after the last one."""
@@ -382,7 +450,46 @@ class Run(Generic[ConfigT]):
         last = [self._layout.final] if epoch == self.config.epochs else []
         for when, draw in self._drawings:
             if folders := [*([self._layout.epoch(epoch)] if _is_due(when, epoch) else []), *last]:
-                self._outputs.draw(epoch, partial(draw, epoch, carry.state), folders)
+                self._call(draw, carry, folders)
+
+    def _call(self, draw: Callable[[int, PyTree], object], carry: Carry, folders: Sequence[Path]) -> None:
+        """Call a drawing, and write what it drew and measured into the folders."""
+        self._drawing = True
+        self._outputs.draw(self._at.epoch, partial(draw, self._at.epoch), self._each_model(carry), folders)
+        self._write_results(folders)
+        self._outputs.end_drawing()
+        self._drawing = False
+
+    def _write_results(self, folders: Sequence[Path]) -> None:
+        seconds, self._measuring_seconds = self._measuring_seconds, 0.0
+        text = self._results.write(folders, at_end=self._layout.final in folders)
+        if text:
+            self._progress.say(f"{text}  (measured in {seconds:.1f} s)" if seconds >= 0.05 else text)
+
+    def _compare_models(self) -> dict[str, Any]:
+        """A table of several models on the screen, and the best of them by the metric that says which is."""
+        if not self._models.are_several:
+            return {}
+        last = {name: values[-1] for name, values in self.history.items() if values} | self._results.at_end
+        figures = by_name({name: value for name, value in last.items() if "/" in name})
+        say(table(self._models, figures))
+        if self._best not in figures:
+            return {"models": self._models.labels}
+        values = figures[self._best]
+        best = min(range(len(values)), key=values.__getitem__)
+        say(f"best      {self._models.labels[best]}, model {best}, by {self._best} {values[best]:.4g}")
+        return {"models": self._models.labels, "best_model": best}
+
+    def _write_page(self, *, at_end: bool = False) -> None:
+        """Write the page of the run, unless pages have taken more than a hundredth of the time of training."""
+        if self._setup.page is None or self.config.report == "none":
+            return
+        if not at_end and self._page_seconds > 0.01 * self._training_seconds:
+            return
+        began = time.monotonic()
+        with surviving("the page of the run", self._outputs.note):
+            self._setup.page(self.folder, self.config.report)
+        self._page_seconds += time.monotonic() - began
 
     def _weights_files(self, variables: PyTree) -> dict[str, bytes]:
         data = self._setup.record["data"]
@@ -399,13 +506,21 @@ class Run(Generic[ConfigT]):
         epoch, step, seconds = self._at
         about = {
             "epoch": epoch, "step": step, "seconds": seconds, "tree": _shapes(carry),
-            "figure": self.history[self._best][-1] if self._best and epoch and not step else None,
+            "figure": self._figure_of_best() if epoch and not step else None,
         }  # fmt: skip
         path = checkpoint.save(
             self._layout.checkpoints, epoch * self._loop.steps + step, carry._asdict(), about,
             keep=self.config.keep, files=self._weights_files(self._recipe.variables(carry.state)),
         )  # fmt: skip
         self._log.event({"event": "checkpoint", "epoch": epoch, "step": step, "name": path.name})
+
+    def _figure_of_best(self) -> float | None:
+        """The last value of the metric that says which checkpoint is the best; of several models, its mean."""
+        if self._best is None:
+            return None
+        if self._best in self.history:
+            return self.history[self._best][-1]
+        return spread(values[-1] for values in by_name(self.history)[self._best]).mean
 
     # ---- Stopping ----
 

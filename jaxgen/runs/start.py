@@ -19,7 +19,7 @@ from jaxgen.runs.outputs import Picture, png, surviving
 from jaxgen.runs.progress import Progress
 from jaxgen.runs.record import announce, digest, record, write_record
 from jaxgen.runs.resume import Finished, New, decide
-from jaxgen.runs.run import Run, Setup
+from jaxgen.runs.run import Page, Run, Setup
 from jaxgen.runs.session import session
 from jaxgen.signals import say
 from jaxgen.training import PyTree, Source, as_source, check_batch_size
@@ -36,6 +36,7 @@ def start(
     *,
     about_data: Mapping[str, Any] | None = None,
     label: str = "",
+    page: Page | None = None,
 ) -> Iterator["Run[ConfigT]"]:
     """A run with this configuration on this data; with `config.resume`, the one in its folder is resumed.
 
@@ -50,6 +51,9 @@ def start(
         about_data: what the data are, for `config.json` and the first lines on the screen: `name`, `images`, `size`,
             `channels`, `classes`, `held_out`.
         label: a word that tells this run from others of the same command.
+        page: `(folder, kind)`, which writes a page about the run into its folder, such as `jaxgen.report.write`. It is
+            called during training as far as that takes at most a hundredth of the time, and at the end, unless the
+            configuration has `report="none"`.
 
     Yields:
         The run, on which `fit` is called once.
@@ -57,7 +61,7 @@ def start(
     Raises:
         InputError: the folder, the device, the batch size, the starting weights or the run to resume does not fit.
     """
-    with session(config) as settled, _started(settled, as_source(data), modules, about_data, label) as run:
+    with session(config) as settled, _started(settled, as_source(data), modules, about_data, label, page) as run:
         yield run
 
 
@@ -68,6 +72,7 @@ def _started(
     modules: Modules,
     about_data: Mapping[str, Any] | None,
     label: str,
+    page: Page | None,
     how_to_resume_group: str | None = None,
 ) -> Iterator[Run[ConfigT]]:
     _check_batch_size(config, source)
@@ -81,7 +86,7 @@ def _started(
     weights = _starting_weights(modules, getattr(config, "weights", None)) if isinstance(begins, New) else None
     content = record(config, data_sha256, about_data)
     how_to_resume = how_to_resume_group or resume_command(config)
-    setup = Setup(source, modules, descriptions, content, devices, begins, weights, how_to_resume)
+    setup = Setup(source, modules, descriptions, content, devices, begins, weights, how_to_resume, page)
     layout = Layout(config.folder)
     with locked(layout.folder, layout.lock), Progress(label) as progress:
         if is_alone and not isinstance(begins, Finished):
@@ -126,6 +131,7 @@ class Group(Generic[ConfigT]):
         self.config = config
         self._layout = Layout(config.folder)
         self.failures: list[str] = []
+        self.figures: dict[str, float] = {}
         self._source = source
         self._about_data = content["data"]
         self._how_to_resume = resume_command(config)
@@ -136,7 +142,7 @@ class Group(Generic[ConfigT]):
         folder = self.config.folder / name
         resume = self.config.resume and Layout(folder).read_config() is not None
         config = self.config.replace(out=folder, resume=resume, **changes)
-        with _started(config, self._source, modules, self._about_data, name, self._how_to_resume) as run:
+        with _started(config, self._source, modules, self._about_data, name, None, self._how_to_resume) as run:
             yield run
 
     def picture(self, name: str, image: Picture, epoch: int | None = None) -> None:
@@ -154,12 +160,17 @@ class Group(Generic[ConfigT]):
         if content:
             write(folder / f"{name}.png", content)
 
+    def results(self, figures: Mapping[str, float]) -> None:
+        """Add figures of the comparison to the group's `finished.json` and outcome."""
+        self.figures |= figures
+
     def outcome(self, outcomes: Mapping[str, Outcome]) -> Outcome:
         """What the runs came to together, given what each came to."""
         return Outcome(
             self.config.folder,
             {name: outcome.history for name, outcome in outcomes.items()},
-            {f"{name}_{key}": value for name, each in outcomes.items() for key, value in each.results.items()},
+            {f"{name}_{key}": value for name, each in outcomes.items() for key, value in each.results.items()}
+            | self.figures,
             {name: outcome.module for name, outcome in outcomes.items()},
             {name: outcome.variables for name, outcome in outcomes.items()},
             pictures_in(self._layout.final),
@@ -186,14 +197,17 @@ def start_group(
             announce(layout, content, devices)
             write_record(layout, content, config, devices)
             layout.remove_later(-1)  # comparisons are made anew from the runs' own files
+            group = Group(config, source, content)
             try:
-                yield Group(config, source, content)
+                yield group
             except InputError:
                 if not any(config.folder.glob("*/config.json")):  # no run has begun
                     layout.config.unlink()
                     layout.environment.unlink()
                 raise
-            write_json(layout.finished, {"epochs": config.epochs, "epoch": config.epochs, "step": 0, "results": {}})
+            write_json(
+                layout.finished, {"epochs": config.epochs, "epoch": config.epochs, "step": 0, "results": group.figures}
+            )
 
 
 def _decide_group(config: Config, data_sha256: str) -> None:

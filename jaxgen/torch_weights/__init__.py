@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxgen.durable import write
 from jaxgen.errors import InputError
-from jaxgen.torch_weights.description import build, build_for, describe, recognise
+from jaxgen.torch_weights.description import build, build_for, describe, full_name, recognise
 from jaxgen.torch_weights.files import Tensors, read, read_header, state_dicts, to_safetensors
 from jaxgen.torch_weights.layout import (
     Variables,
@@ -129,7 +129,7 @@ def load_all(modules: Mapping[str, nn.Module], sources: Iterable[str | Path]) ->
     return {name: load(module, source) for (name, module), source in zip(modules.items(), sources, strict=True)}
 
 
-def load_file(path: str | Path, module: nn.Module | None = None) -> LoadedWeights:
+def load_file(path: str | Path, module: nn.Module | str | None = None) -> LoadedWeights:
     """Load a weights file whose module is not at hand.
 
     The file's header names the module. A file without jaxgen's header, such as a tutorial's `.pth`, is recognised by
@@ -137,17 +137,25 @@ def load_file(path: str | Path, module: nn.Module | None = None) -> LoadedWeight
 
     Args:
         path: a weights file, as for `load`.
-        module: the module, if its class is not one of `jaxgen.models`, or to overrule the header.
+        module: the module, if its class is not one of `jaxgen.models`, or to overrule the header; or the name of its
+            class in `jaxgen.models`, such as `"dcgan.MnistGenerator"`, where a file's tensors fit several.
 
     Raises:
         InputError: the file cannot be read, or does not say which module it belongs to, or its tensors are not the
             module's.
     """
     tensors, about = read(Path(path))
-    if module is None:
-        found = about.get("module")
-        module = recognise(tensors, str(path)) if found is None else build_for(found, tensors, str(path))
+    if module is None or isinstance(module, str):
+        module = _module_of(tensors, about.get("module"), str(path), module)
     return LoadedWeights(module, _variables(module, tensors, str(path)), about)
+
+
+def _module_of(tensors: Mapping[str, Tensors], described: Any, where: str, name: str | None) -> nn.Module:
+    """The module of a file: what its header describes, unless that is not the class that is asked for."""
+    its_class = described.get("class") if isinstance(described, Mapping) else None
+    if described is None or (name is not None and its_class != full_name(name)):
+        return recognise(tensors, where, name)
+    return build_for(described, tensors, where)
 
 
 def _variables(module: nn.Module, found: Mapping[str, Tensors], where: str) -> Variables:

@@ -6,9 +6,11 @@ that the class declares.
 """
 
 import dataclasses
+import difflib
 import functools
 import importlib
 import itertools
+import json
 import math
 import pkgutil
 import sys
@@ -23,12 +25,13 @@ import numpy as np
 from jaxgen.errors import InputError
 from jaxgen.names import module_name
 from jaxgen.torch_weights.files import Tensors
-from jaxgen.torch_weights.layout import Shapes, expected, printable
+from jaxgen.torch_weights.layout import Shapes, expected, listed, printable
 from jaxgen.torch_weights.matching import matches
 
 GIVE_MODULE = "give the module itself: module="
 DEEPEST = 16  # modules in modules
 SMALL = 4096  # a size that any file may name
+Field = tuple[str | int, ...]  # the keys and positions that lead to a value in a description
 CHOICES = {"cell": ("lstm", "gru")}  # fields of text that decide the shapes
 
 
@@ -87,27 +90,69 @@ def build_for(description: Mapping[str, Any], state_dicts: Mapping[str, Tensors]
     return module
 
 
-def recognise(state_dicts: Mapping[str, Tensors], where: str) -> nn.Module:
+def recognise(state_dicts: Mapping[str, Tensors], where: str, name: str | None = None) -> nn.Module:
     """Find the architecture in `jaxgen.models` that has these tensors.
 
     Names and shapes decide. Integer fields that shapes follow from (such as `latent` or `hidden`) are taken from the
     shapes, others (such as an image's height) are the defaults.
 
+    Args:
+        state_dicts: the state_dicts of a file, by their place in it.
+        where: the file, for messages.
+        name: the class, such as `dcgan.MnistGenerator`, if only that one may be found.
+
     Raises:
         InputError: there is none, or there are several.
     """
+    architectures = _default_descriptions()
+    if name is not None:
+        architectures = [each for each in architectures if each[0]["class"] == full_name(name)]
     found: list[nn.Module] = []
-    for description, shapes in _default_descriptions():
+    for description, shapes in architectures:
         for match in matches(state_dicts, shapes):
             fitted = _fit(description, match.shapes)
             if fitted is not None and fitted not in found:
                 found.append(fitted)
-    if not found:
-        raise InputError(f"{where}: its tensors are not those of a module in jaxgen.models; {GIVE_MODULE}")
-    if len(found) > 1:
-        names = ", ".join(type(module).__name__ for module in found)
-        raise InputError(f"{where}: its tensors are those of several modules ({names}); {GIVE_MODULE}")
-    return found[0]
+    names = list(dict.fromkeys(_short_name(type(module)) for module in found))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        remedy = f'name one, as module="{names[0]}" (--module {names[0]})' if len(names) > 1 else GIVE_MODULE
+        raise InputError(f"{where}: its tensors are those of several modules ({', '.join(names)}); {remedy}")
+    tensors = listed({name: None for each in state_dicts.values() for name in each})
+    if name is None:
+        raise InputError(f"{where}: its tensors ({tensors}) are not those of a module in jaxgen.models; {GIVE_MODULE}")
+    wanted = listed(architectures[0][1])
+    raise InputError(f"{where}: its tensors ({tensors}) are not those of {name}, which are like {wanted}")
+
+
+def full_name(name: str) -> str:
+    """The full name of an architecture in `jaxgen.models`.
+
+    Args:
+        name: the class with or without its modules: `MnistGenerator`, `dcgan.MnistGenerator` or the full name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    known = {
+        _short_name(_known_classes()[description["class"]]): description["class"]
+        for description, _ in _default_descriptions()
+    }
+    for short, full in known.items():
+        if name in (short, full, short.rpartition(".")[2]):
+            return str(full)
+    near = difflib.get_close_matches(name.rpartition(".")[2], [short.rpartition(".")[2] for short in known], n=1)
+    hint = (
+        f"did you mean {next(short for short in known if short.endswith(near[0]))}?"
+        if near
+        else f"there are {', '.join(known)}"
+    )
+    raise InputError(f"there is no module {printable(name)!r} in jaxgen.models; {hint}")
+
+
+def _short_name(kind: type[nn.Module]) -> str:
+    return f"{kind.__module__.removeprefix('jaxgen.models.')}.{kind.__qualname__}"
 
 
 # --- Describing -------------------------------------------------------------------------------------------------------
@@ -258,34 +303,47 @@ def _fit(description: Mapping[str, Any], wanted: Shapes) -> nn.Module | None:
     """The described module with its integer fields such that its tensors have these shapes, None where there is none.
 
     One field after the other, and then one pair after the other (a decoder's channels change with the image's), is
-    raised by one. The first axis that grows then gives the value, for sizes grow in proportion.
+    raised by one. The first axis that grows then gives the value, for sizes grow in proportion. Where two fields make
+    the same axis grow, their order matters, so the other order is tried too.
     """
     integers = [field for field, _ in _integers(description)]
-    for fields in [*itertools.combinations(integers, 1), *itertools.combinations(integers, 2)]:
-        now, raised = _shapes(description), _shapes(_raised(description, fields, 1))
-        if now is None or raised is None:
-            continue
-        growth = [
-            (wanted[name][axis] - size, raised[name][axis] - size)
-            for name in wanted
-            if len(wanted[name]) == len(now[name]) == len(raised[name])
-            for axis, size in enumerate(now[name])
-            if raised[name][axis] != size
-        ]
-        if growth and growth[0][0] and growth[0][0] % growth[0][1] == 0:
-            description = _raised(description, fields, growth[0][0] // growth[0][1])
-    shapes = _shapes(description)
-    return build(description) if shapes is not None and wanted.items() <= shapes.items() else None
+    for order in (integers, integers[::-1]):
+        fitted = description
+        for fields in [(), *itertools.combinations(order, 1), *itertools.combinations(order, 2)]:
+            fitted = _with_fitting(fitted, fields, wanted)
+            shapes = _shapes(fitted)
+            if shapes is not None and wanted.items() <= shapes.items():
+                return build(fitted)
+    return None
 
 
-def _shapes(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
+def _with_fitting(description: Mapping[str, Any], fields: tuple[Field, ...], wanted: Shapes) -> Mapping[str, Any]:
+    """The description with a value for these fields that follows from the shapes; as it is where none does."""
+    now, raised = _shapes(description), _shapes(_raised(description, fields, 1)) if fields else None
+    if now is None or raised is None:
+        return description
+    growth = [
+        (wanted[name][axis] - size, raised[name][axis] - size)
+        for name in wanted
+        if len(wanted[name]) == len(now[name]) == len(raised[name])
+        for axis, size in enumerate(now[name])
+        if raised[name][axis] != size
+    ]
+    if not growth or not growth[0][0] or growth[0][0] % growth[0][1]:
+        return description
+    return dict(_raised(description, fields, growth[0][0] // growth[0][1]))
+
+
+def _shapes(description: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]] | None:
+    return _shapes_of(json.dumps(description))
+
+
+@functools.lru_cache(1000)
+def _shapes_of(description: str) -> Mapping[str, tuple[int, ...]] | None:
     try:
-        return expected(build(description))
+        return expected(build(json.loads(description)))
     except Exception:  # of any kind: it is what a module raises when its fields do not belong together
         return None
-
-
-Field = tuple[str | int, ...]  # the keys and positions that lead to a value in a description
 
 
 def _integers(description: Any, field: Field = ()) -> Iterator[tuple[Field, int]]:

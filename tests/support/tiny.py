@@ -1,6 +1,6 @@
 """The smallest experiment: learn the mean of 22 noisy points. The tests of what all experiments share run it."""
 
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -48,8 +48,8 @@ class State(NamedTuple):
     optimizer: optax.OptState
 
 
-def recipe(config: Config) -> Recipe:
-    optimizer = optax.adam(config.learning_rate)
+def recipe(config: Config, optimizer: optax.GradientTransformation | None = None) -> Recipe:
+    optimizer = optimizer or optax.adam(config.learning_rate)
 
     def init(key, weights=None):
         variables = {"params": {"mean": jax.random.normal(key, (8, 8, 1))}} if weights is None else weights
@@ -81,13 +81,13 @@ def main(config: Config, data: np.ndarray | None = None) -> runs.Outcome:
     """Learn the mean of 22 points."""
     with runs.start(config, as_source(points() if data is None else data), Mean()) as run:
 
-        def draw(epoch: int, state: State) -> None:
+        def draw(epoch: int, variables: Any) -> None:
             noise = jax.random.uniform(run.key("samples", epoch), (4, 8, 8, 1))
-            run.picture("mean", pictures.grid(state.variables["params"]["mean"] + noise, 2))
+            run.picture("mean", pictures.grid(variables["params"]["mean"] + noise, 2))
 
-        _, history = run.fit(recipe(config), [(config.sample_every, draw)], best="loss", notes=NOTES)
+        run.fit(recipe(config), [(config.sample_every, draw)], best="loss", notes=NOTES)
         run.animation("learning", lambda: run.frames("mean"))
-        run.picture("loss", lambda: pictures.curves(history, ["loss"], "error"))
+        run.curves("loss", ["loss"], "error")
     return run.outcome
 
 

@@ -1,0 +1,126 @@
+"""Morph one image into the next, in latent space: between classes, or between pictures of one's own.
+
+A class, by number or name, stands for the mean of its images' latent codes. The way is written as a strip and as an
+animation.
+"""
+
+import os
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from jaxgen import data, pictures
+from jaxgen.commands import encode
+from jaxgen.commands._classes import ClassOption, class_number, labels_of, there_are
+from jaxgen.commands._models import Model, find
+from jaxgen.commands._options import ModelOptions, write_files
+from jaxgen.commands._pictures import enlarged
+from jaxgen.errors import InputError
+from jaxgen.runs import Count
+from jaxgen.signals import say
+
+
+class Options(ModelOptions):
+    """The options of this command."""
+
+    stops: tuple[str, ...]
+    """Two or more of: a class by number or name, a picture file, a folder of pictures."""
+    frames: Count = 20
+    """Images from one stop to the next."""
+    data: str | None = None
+    """The data set whose classes are meant, such as mnist; None is the run's own."""
+    class_: ClassOption = None
+    """The class to draw as, by number or name, for a model that was trained with classes."""
+    invert: bool = False
+    """Exchange black and white in the pictures first."""
+
+
+def run(options: Options) -> None:
+    """Write the strip and the animation."""
+    model = find(options, "morph")
+    points = _points(options, model)
+    if len(points) < 2:
+        raise InputError("name two classes or pictures to morph between, or more, as 2 7 or one.png other.png")
+    share = np.arange(options.frames).reshape(-1, *[1] * (points.ndim - 1)) / options.frames
+    way = np.concatenate([*(one + share * (other - one) for one, other in pairwise(points)), points[-1:]])
+    way = way.astype(np.float32)
+    images = encode.decode(model, way, encode.needed_labels(options.class_, len(way), model))
+    each = max(1, options.frames // 5)
+    strip = enlarged(pictures.grid(images[::each], columns=min(len(images[::each]), 10)))
+    animation = pictures.gif([pictures.to_image(image) for image in images])
+    name = f"{model.prefix}morph_{'_'.join(Path(stop).stem for stop in options.stops)}"
+    write_files(model.folder, {f"{name}.png": pictures.png(strip), f"{name}.gif": animation})
+
+
+def _points(options: Options, model: Model) -> np.ndarray:
+    """The latent code of each stop: of a picture, or the mean of a class."""
+    classes = _Classes(model, options.data)
+    points: list[np.ndarray] = []
+    for stop in options.stops:
+        if classes.number(stop) is None and _is_path(stop):
+            brought = encode.read_for(model, [Path(stop)], invert=options.invert)
+            labels = encode.needed_labels(options.class_, len(brought.images), model)
+            encode.warn_if_unlike(model, brought, labels)
+            points.extend(encode.encode(model, brought.images, labels).mean)
+        else:
+            points.append(classes.mean(stop))
+    return np.array(points)
+
+
+def _is_path(stop: str) -> bool:
+    return bool(Path(stop).suffix) or os.sep in stop or os.path.exists(stop)
+
+
+class _Classes:
+    """The classes of the model's data. The data are loaded when a mean is asked for.
+
+    Args:
+        model: the model.
+        given: the name of the data set, if it is given.
+    """
+
+    def __init__(self, model: Model, given: str | None) -> None:
+        self._model = model
+        self._given = given
+
+    def number(self, stop: str) -> int | None:
+        """The number of a class; None where it is not known to be one."""
+        if self._given is not None:
+            return class_number(stop, self._test.classes, len(self._test.classes))
+        names = list(map(str, self._model.data.get("classes") or ()))
+        return class_number(stop, names, len(names))
+
+    def mean(self, stop: str) -> np.ndarray:
+        """The mean of the latent codes of a class.
+
+        Raises:
+            InputError: there is no such class, or the data are not there.
+        """
+        test = self._test
+        number = class_number(stop, test.classes, len(test.classes))
+        if number is None or not (test.labels == number).any():
+            raise InputError(f"{stop}: {there_are(stop, test.classes, 0) if test.classes else _UNLABELED}")
+        images = test.images[test.labels == number].astype(np.float32) / test.white
+        labels = labels_of(number, len(images), self._model)
+        return np.asarray(encode.encode(self._model, images, labels).mean.mean(0))
+
+    @cached_property
+    def _test(self) -> data.Images:
+        model = self._model
+        name = self._given or model.options.get("data") or model.data.get("name")
+        if name is None:
+            raise InputError(f"{model.name} does not say what it was trained on; {_REMEDY}")
+        height, width, channels = encode.image_shape(model)
+        try:
+            return data.load(
+                str(name), "test", size=(height, width), channels=channels,
+                crop=bool(model.options.get("crop")), skip_bad=bool(model.options.get("skip_bad")), log=say,
+            )  # fmt: skip
+        except InputError as error:
+            raise InputError(f"the means of classes need the data: {error}; {_REMEDY}") from error
+
+
+_REMEDY = "--data names a data set, and pictures of your own can be morphed without one"
+_UNLABELED = "the data have no classes; name pictures"

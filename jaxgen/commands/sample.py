@@ -1,0 +1,65 @@
+"""Draw samples from a generator, or from a variational autoencoder's prior.
+
+They are written as one picture and as an array, `[count, height, width, channels]` from 0 to 1. Equal seeds give equal
+samples, the same as `--sample` of an experiment.
+"""
+
+import io
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgen import pictures
+from jaxgen.commands._classes import ClassOption, label, labels_of
+from jaxgen.commands._models import Model, find, is_vae
+from jaxgen.commands._options import ModelOptions, Seed, write_files
+from jaxgen.commands._pictures import sheet
+from jaxgen.models import dcgan, vae
+from jaxgen.runs import Count
+from jaxgen.signals import say
+
+
+class Options(ModelOptions):
+    """The options of this command."""
+
+    count: Count = 64
+    """How many."""
+    seed: Seed = 0
+    """Determines the samples."""
+    class_: ClassOption = None
+    """The class of all samples, by number or name, for a model that was trained with classes; None is each in turn."""
+    separate: bool = False
+    """Also write each sample as a picture of its own, at its own size."""
+
+
+def run(options: Options) -> None:
+    """Write the samples."""
+    model = find(options, "sample")
+    number = label(options.class_, model)
+    samples = draw(model, jax.random.key(options.seed), options.count, labels_of(number, options.count, model))
+    name = f"{model.prefix}{options.count}_of_seed_{options.seed}" + ("" if number is None else f"_class_{number}")
+    array = io.BytesIO()
+    np.save(array, samples)
+    columns = math.isqrt(options.count - 1) + 1
+    write_files(model.folder, {f"{name}.png": sheet(samples, columns), f"{name}.npy": array.getvalue()})
+    if options.separate:
+        digits = len(str(options.count - 1))
+        each = {f"{at:0{digits}}.png": pictures.png(pictures.to_image(image)) for at, image in enumerate(samples)}
+        write_files(model.folder / name, each, announce=False)
+        say(f"{model.folder / name}/: {len(each):,} pictures")
+
+
+def draw(model: Model, key: jax.Array, count: int, labels: dict[str, Any]) -> np.ndarray:
+    """Samples `[count, H, W, C]`, from 0 to 1."""
+    if is_vae(model.module):
+        z = jax.random.normal(key, (count, model.module.latent))
+        return np.asarray(vae.decode(model.module, model.variables, z, **labels))
+    return in_unit_range(dcgan.sample(model.module, model.variables, key, count, **labels))
+
+
+def in_unit_range(images: jax.Array) -> np.ndarray:
+    """A generator's images, from 0 to 1: those of one that ends in tanh are from −1 to 1."""
+    found = np.asarray(images)
+    return found / 2 + 0.5 if (found < 0).any() else found

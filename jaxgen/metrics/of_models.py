@@ -1,0 +1,276 @@
+"""The figures of each kind of model. The data come first, so that what depends on them alone is computed once."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jaxgen.metrics import images as of_images
+from jaxgen.metrics.distances import frechet_distance, kernel_distance
+from jaxgen.metrics.features import Features
+from jaxgen.metrics.figure import Figure
+from jaxgen.metrics.latent import Decode, Encode, active_units, bounds, decoded, encoded, linear_probe
+from jaxgen.metrics.neighbours import density_coverage, nearest, precision_recall, radii
+from jaxgen.metrics.pca import principal_components
+from jaxgen.metrics.scaling import as_floats, halves, some
+
+FLOOR = "real against held-out real"
+
+Figures = dict[str, Figure]
+
+_MOST_DECIBELS = 100.0  # that an image counts for which equals its reference
+_PROBED = 10_000  # images that the linear probe learns from
+
+
+def of_samples(
+    real: ArrayLike,
+    held_out: ArrayLike | None = None,
+    features: Features | Sequence[Features] | Callable[[], Features | Sequence[Features]] = (),
+    *,
+    white: int = 255,
+) -> Callable[[ArrayLike], Figures]:
+    """Measure samples against real images, beside the same measure of held-out real images: the floor.
+
+    The distances depend on the number of images. So all three sets are cut to the size of the smallest, and the floor
+    is at that size.
+
+    Args:
+        real: Images that samples are compared with, usually those of training: `[N, H, W, C]`, integers from 0 to
+            `white` or floats in [0, 1].
+        held_out: Other real images of the same shape. None where there are none: `real` is then cut into two halves,
+            always the same; samples are compared with one, and the floor is between the two.
+        features: Of `learned_features` or `pixels`; or several of them, which are measured one after the other; or a
+            function that makes them, which is called when they are needed.
+        white: The integer that is 1.
+
+    Returns:
+        A function of samples `[M, H, W, C]` in [0, 1], which gives `frechet_distance`, `kernel_distance` with its
+        standard error, `precision`, `recall`, `density` and `coverage`, each with the floor as its baseline.
+    """
+    real, other = halves(np.asarray(real)) if held_out is None else (np.asarray(real), np.asarray(held_out))
+
+    @cache
+    def all_features() -> Sequence[Features]:
+        made = features() if callable(features) and not isinstance(features, Features) else features
+        return (made,) if isinstance(made, Features) else made
+
+    @cache
+    def references(count: int) -> list["_Reference"]:
+        sets = [as_floats(some(images, count), white) for images in (real, other)]
+        return [_reference(*map(each.of, sets)) for each in all_features()]
+
+    def measure(samples: ArrayLike) -> Figures:
+        count = min(map(len, (real, other, np.asarray(samples))))
+        chosen = as_floats(samples)[:count]
+        figures: Figures = {}
+        for each, reference in zip(all_features(), references(count), strict=True):
+            found = _compare(reference.real, each.of(chosen), reference.radii)
+            for name, figure in found.items():
+                figures["_".join(filter(None, (name, each.name)))] = figure._replace(
+                    baselines={FLOOR: reference.floor[name].value}
+                )
+        return figures
+
+    return measure
+
+
+class _Reference(NamedTuple):
+    """What samples are compared with, and what is known of it."""
+
+    real: NDArray[np.float32]  # features
+    radii: dict[int, NDArray[np.float64]]  # by the number of neighbours
+    floor: Figures
+
+
+def _reference(real: NDArray[np.float32], held_out: NDArray[np.float32]) -> _Reference:
+    of_real = {neighbours: radii(real, neighbours) for neighbours in (3, 5)}
+    return _Reference(real, of_real, _compare(real, held_out, of_real))
+
+
+def _compare(
+    real: NDArray[np.float32], samples: NDArray[np.float32], of_real: dict[int, NDArray[np.float64]]
+) -> Figures:
+    kernel, error = kernel_distance(real, samples)
+    precision, recall = precision_recall(real, samples, neighbours=3, real_radii=of_real[3])
+    density, coverage = density_coverage(real, samples, neighbours=5, real_radii=of_real[5])
+    return {
+        "frechet_distance": Figure(frechet_distance(real, samples)),
+        "kernel_distance": Figure(kernel, standard_error=error),
+        "precision": Figure(precision, better="higher"),
+        "recall": Figure(recall, better="higher"),
+        "density": Figure(density, better="higher"),
+        "coverage": Figure(coverage, better="higher"),
+    }
+
+
+def of_autoencoder(
+    test: ArrayLike, train: ArrayLike, numbers: int, *, white: int = 255
+) -> Callable[[Callable[[Any], Any]], Figures]:
+    """Measure reconstructions of test images, beside those of principal components with as many numbers.
+
+    Args:
+        test: Images to reconstruct, `[N, H, W, C]`, integers from 0 to `white` or floats in [0, 1].
+        train: Images `[M, H, W, C]` whose principal components are taken.
+        numbers: How many numbers the code of an image has.
+        white: The integer that is 1.
+
+    Returns:
+        A function of `reconstruct: images [N, H, W, C] in [0, 1] -> images`, which gives `mse`, `psnr` and `ssim`.
+    """
+    images = as_floats(test, white)
+
+    @cache
+    def baseline() -> tuple[str, Figures]:
+        pca = principal_components(train, numbers, white=white)
+        return f"PCA with {len(pca.components)} numbers", _alike(pca.reconstruct(images), images)
+
+    def measure(reconstruct: Callable[[Any], Any]) -> Figures:
+        label, of_pca = baseline()
+        figures = _alike(np.asarray(reconstruct(images)), images)
+        return {name: figure._replace(baselines={label: of_pca[name].value}) for name, figure in figures.items()}
+
+    return measure
+
+
+def _alike(images: NDArray[np.float32], references: NDArray[np.float32]) -> Figures:
+    ratio = np.minimum(of_images.psnr(images, references), _MOST_DECIBELS)
+    return {
+        "mse": _mean(of_images.squared_error(images, references)),
+        "psnr": _mean(ratio, unit="dB", better="higher"),
+        "ssim": _ssim(images, references),
+    }
+
+
+def _ssim(images: NDArray[np.float32], references: NDArray[np.float32]) -> Figure:
+    sigma = of_images.window_sigma(*images.shape[1:3])
+    return _mean(of_images.ssim(images, references, sigma=sigma), better="higher")
+
+
+def _mean(values: NDArray[np.float64], **said: Any) -> Figure:
+    """The mean over images, with its standard error."""
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return Figure(float(values.mean()), standard_error=error, **said)
+
+
+def of_vae(
+    test: ArrayLike,
+    train: ArrayLike,
+    *,
+    test_labels: ArrayLike | None = None,
+    train_labels: ArrayLike | None = None,
+    conditional: bool = False,
+    white: int = 255,
+    seed: int = 0,
+    importance_samples: int = 0,
+) -> Callable[[Encode, Decode], Figures]:
+    """Measure a variational autoencoder on test images.
+
+    Args:
+        test: Images `[N, H, W, C]`, integers from 0 to `white` or floats in [0, 1].
+        train: Images that the linear probe and the principal components are learned from; at most 10,000 by the probe.
+        test_labels: Integers `[N]`; without labels of two classes, there is no linear probe.
+        train_labels: Integers, one for each image of `train`.
+        conditional: Whether the model's functions take the labels as their second argument.
+        white: The integer that is 1.
+        seed: Of the codes that are drawn.
+        importance_samples: K of the importance-weighted bound; 0 leaves it out.
+
+    Returns:
+        A function of `encode` and `decode`, as `bounds` takes them, which gives `elbo` and its terms `reconstruction`
+        and `kl_divergence`, all in nats per image; `importance_weighted_bound`, beside the ELBO; `active_units`;
+        `reconstruction_mse`, of decoded means; and `linear_probe`. The last two are beside principal components with as
+        many numbers as the latent space has dimensions.
+    """
+    images, train = as_floats(test, white), np.asarray(train)
+    probed = as_floats(some(train, _PROBED), white)
+    probed_labels = None if train_labels is None else some(np.asarray(train_labels), _PROBED)
+    test_labels = None if test_labels is None else np.asarray(test_labels)
+    given, probe_given = (test_labels, probed_labels) if conditional else (None, None)
+
+    def probe(codes: Callable[[], ArrayLike], test_codes: ArrayLike) -> float | None:
+        """The accuracy of the linear probe; None where there are no classes."""
+        if probed_labels is None or test_labels is None or len(np.unique(probed_labels)) < 2:
+            return None
+        return linear_probe(codes(), probed_labels, test_codes, test_labels)
+
+    @cache
+    def baseline(latent: int) -> tuple[str, float, float | None]:
+        pca = principal_components(train, latent, white=white)
+        error = of_images.squared_error(pca.reconstruct(images), images).mean()
+        accuracy = probe(lambda: pca.encode(probed), pca.encode(images))
+        return f"PCA with {latent} numbers", float(error), accuracy
+
+    def measure(encode: Encode, decode: Decode) -> Figures:
+        found = bounds(
+            encode, decode, images, jax.random.key(seed), labels=given, importance_samples=importance_samples
+        )
+        means = encoded(encode, images, given)
+        label, error_of_pca, accuracy_of_pca = baseline(means.shape[1])
+        nats = "nats per image"
+        elbo = _mean(found.elbo, unit=nats, better="higher")
+        figures = {
+            "elbo": elbo,
+            "reconstruction": _mean(found.reconstruction, unit=nats),
+            "kl_divergence": _mean(found.kl, unit=nats),
+        }
+        if found.importance_weighted is not None:
+            bound = _mean(found.importance_weighted, unit=nats, better="higher")
+            figures["importance_weighted_bound"] = bound._replace(baselines={"ELBO": elbo.value})
+        figures["active_units"] = Figure(active_units(means), unit=f"of {means.shape[1]}", better="higher")
+        error = _mean(of_images.squared_error(decoded(decode, means, given), images))
+        figures["reconstruction_mse"] = error._replace(baselines={label: error_of_pca})
+        accuracy = probe(lambda: encoded(encode, probed, probe_given), means)
+        if accuracy is not None and accuracy_of_pca is not None:
+            figures["linear_probe"] = Figure(accuracy, {label: accuracy_of_pca}, better="higher")
+        return figures
+
+    return measure
+
+
+def of_completion(
+    test: ArrayLike, train: ArrayLike, length: int, *, white: int = 255
+) -> Callable[[Callable[[Any], Any]], Figures]:
+    """Measure completions of test images from their upper rows, on the rows that are completed.
+
+    Args:
+        test: Images `[N, H, W, C]`, integers from 0 to `white` or floats in [0, 1].
+        train: Images `[M, H, W, C]`, from which the baselines are made.
+        length: How many rows from the top are given.
+        white: The integer that is 1.
+
+    Returns:
+        A function of `complete: images [N, H, W, C] in [0, 1] -> images`, which gives `completion_mse` and
+        `completion_ssim`, beside those of three simple completions: the last given row again and again, the mean of the
+        training images, and the training image whose upper rows are nearest.
+    """
+    images, train = as_floats(test, white), as_floats(train, white)
+    wanted = images[:, length:]
+
+    @cache
+    def baselines() -> dict[str, Figures]:
+        repeated = np.repeat(images[:, length - 1 : length], wanted.shape[1], axis=1)
+        mean = np.broadcast_to(train[:, length:].mean(axis=0), wanted.shape)
+        given, among = (each[:, :length].reshape(len(each), -1) for each in (images, train))
+        made = {
+            "last row repeated": repeated,
+            "mean image": mean,
+            "nearest image": train[nearest(given, among), length:],
+        }
+        return {label: _of_completed(completed, wanted) for label, completed in made.items()}
+
+    def measure(complete: Callable[[Any], Any]) -> Figures:
+        figures = _of_completed(np.asarray(complete(images))[:, length:], wanted)
+        return {
+            name: figure._replace(baselines={label: found[name].value for label, found in baselines().items()})
+            for name, figure in figures.items()
+        }
+
+    return measure
+
+
+def _of_completed(completed: NDArray[np.float32], wanted: NDArray[np.float32]) -> Figures:
+    error = _mean(of_images.squared_error(completed, wanted))
+    return {"completion_mse": error, "completion_ssim": _ssim(completed, wanted)}

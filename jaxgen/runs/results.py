@@ -1,0 +1,72 @@
+"""Figures of the trained model: `figures.json` beside the pictures of an epoch, and the results of the run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxgen.durable import write_json
+from jaxgen.runs.models import Models, Spread, spread
+
+FILE = "figures.json"
+
+
+class Results:
+    """What was measured at the moment, and at the end of the run.
+
+    Args:
+        models: the models of the run.
+
+    Attributes:
+        at_end: the figures of the end by name; of several models, their mean, and `NAME/0`, `NAME/1`, … of each.
+    """
+
+    def __init__(self, models: Models) -> None:
+        self.at_end: dict[str, float] = {}
+        self._models = models
+        self._pending: dict[str, list[Any]] = {}
+        self._written: dict[Path, dict[str, Any]] = {}
+
+    def add(self, figures: Mapping[str, Any]) -> None:
+        """Add figures of one model; those of the first model come first."""
+        for name, figure in figures.items():
+            self._pending.setdefault(name, []).append(figure)
+
+    def write(self, folders: Sequence[Path], *, at_end: bool) -> str:
+        """Write what was added since the last call into `figures.json` of these folders.
+
+        Returns:
+            The figures as text; empty where there are none.
+        """
+        pending, self._pending = self._pending, {}
+        if not pending:
+            return ""
+        for folder in folders:
+            content = self._written.setdefault(folder, {})
+            content |= {name: _as_json(figures) for name, figures in pending.items()}
+            write_json(folder / FILE, content)
+        if at_end:
+            for name, figures in pending.items():
+                values = list(map(_value, figures))
+                self.at_end[name] = spread(values).mean
+                if len(values) > 1:
+                    self.at_end |= {f"{name}/{index}": value for index, value in enumerate(values)}
+        return "  ".join(f"{name} {_shown(figures):.5g}" for name, figures in pending.items())
+
+
+def _value(figure: Any) -> float:
+    """The number of a figure, which is a number or has a `value`."""
+    return float(getattr(figure, "value", figure))
+
+
+def _shown(figures: Sequence[Any]) -> float | Spread:
+    return _value(figures[0]) if len(figures) == 1 else spread(map(_value, figures))
+
+
+def _as_json(figures: Sequence[Any]) -> dict[str, Any]:
+    """A figure with what it says beside its value; of several models, their mean and the value of each."""
+    values = list(map(_value, figures))
+    said = dict(figures[0]._asdict()) if hasattr(figures[0], "_asdict") else {}
+    said["value"] = spread(values).mean
+    if len(values) > 1:
+        said |= {"standard_deviation": spread(values).deviation, "values": values}
+    return said
