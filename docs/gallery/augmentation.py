@@ -1,6 +1,6 @@
 """Augmentation in the compiled loop: every digit in nine positions, shifted by up to one pixel.
 
-A source's `batch` makes examples of row numbers. Here row 9·i + s is digit i, shifted by s: nothing is stored nine times.
+A source's `batch` makes examples of row numbers. Here row 9·i + s is digit i in position s; no digit is stored twice.
 """
 
 import jax

@@ -1,23 +1,38 @@
 """A β-VAE: a heavier KL term gives codes that say less about the image, and reconstructions that are worse."""
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
 
 import jaxgen
-from jaxgen import data
+from jaxgen import data, layers
 from jaxgen.models import vae
+
+
+class MlpVAE(nn.Module):
+    latent: int = 4
+    input_shape = (8, 8, 1)
+
+    @nn.compact
+    def __call__(self, images, epsilon=0.0, train=False):
+        hidden = nn.relu(layers.Linear(128, name="hidden")(images.reshape(-1, 64)))
+        mean, log_variance = (layers.Linear(self.latent, name=name)(hidden) for name in ("mean", "log_variance"))
+        z = mean + epsilon * jnp.exp(0.5 * log_variance)
+        hidden = nn.relu(layers.Linear(128, name="expand")(z))
+        pixels = nn.sigmoid(layers.Linear(64, name="pixels")(hidden))
+        return vae.Output(mean, log_variance, z, pixels.reshape(images.shape))
+
 
 digits = data.load("digits")
 source = jaxgen.scaled(digits.images, white=digits.white)
-module = vae.ConvVAE(latent=4, size=8, width=8)
-
-histories = {}
-for beta in (1, 4):
-    recipe = vae.recipe(module=module, optimizer=optax.adam(3e-3), beta=beta)
+terms = {}
+for beta in (1, 2):
+    recipe = vae.recipe(module=MlpVAE(), optimizer=optax.adam(3e-3), beta=beta)
     state = recipe.init(jax.random.key(0))
-    _, histories[beta] = jaxgen.fit(recipe, state, source, epochs=8, batch_size=64, key=jax.random.key(1))
-    kl, reconstruction = histories[beta]["kl"][-1], histories[beta]["reconstruction"][-1]
-    print(f"β {beta}: KL divergence {kl:.2f}, reconstruction {reconstruction:.1f} nats an image")
+    _, history = jaxgen.fit(recipe, state, source, epochs=10, batch_size=32, key=jax.random.key(1))
+    terms[beta] = kl, reconstruction = history["kl"][-1], history["reconstruction"][-1]
+    print(f"β {beta}: KL divergence {kl:.2f}, reconstruction {reconstruction:.2f} nats an image")
 
-assert histories[4]["kl"][-1] < histories[1]["kl"][-1] / 1.5
-assert histories[4]["reconstruction"][-1] > histories[1]["reconstruction"][-1]
+assert terms[2][0] < 0.8 * terms[1][0]
+assert terms[2][1] > terms[1][1]

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import optax
 from sklearn.linear_model import LogisticRegression
 
 import jaxgen
@@ -11,8 +12,9 @@ from jaxgen.models import dcgan
 digits = data.load("digits")
 source = jaxgen.scaled(digits.images, -1, 1, white=digits.white, labels=digits.labels)  # batches (images, labels)
 generator = dcgan.DigitsGenerator(classes=10)
-recipe = dcgan.digits_recipe(generator, dcgan.DigitsDiscriminator(classes=10))
-state, _ = jaxgen.fit(recipe, recipe.init(jax.random.key(0)), source, epochs=20, batch_size=16, key=jax.random.key(1))
+adam = optax.adam(2e-3, b1=0.5)
+recipe = dcgan.digits_recipe(generator, dcgan.DigitsDiscriminator(classes=10), adam, adam)
+state, _ = jaxgen.fit(recipe, recipe.init(jax.random.key(0)), source, epochs=10, batch_size=32, key=jax.random.key(1))
 
 labels = np.repeat(np.arange(10), 50)
 samples = dcgan.sample(generator, state.generator, jax.random.key(2), len(labels), labels)

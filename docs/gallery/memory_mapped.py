@@ -22,7 +22,7 @@ def read(rows):
 def batch(arrays, rows):
     shape = jax.ShapeDtypeStruct((len(rows), *on_disk.shape[1:]), on_disk.dtype)
     images = jax.pure_callback(read, shape, rows, vmap_method="sequential")
-    return images.astype(jnp.float32) / digits.white * 1.0 + 0.0
+    return images.astype(jnp.float32) / digits.white
 
 
 module = autoencoder.ConvAutoencoder(decoder=autoencoder.Decoder(channels=1), input_shape=(8, 8, 1))
