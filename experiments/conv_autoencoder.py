@@ -73,13 +73,15 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
 
         def draw(epoch: int, variables: PyTree) -> None:
             back = autoencoder.reconstruct(module, variables, originals)
-            run.picture("reconstructed", pictures.over(originals, back))
+            sets = {"original": originals, "reconstruction": back}
+            compared = pictures.compared(sets, 10, title=run.title("test images", epoch))
+            run.picture("reconstructed", compared, raw=pictures.over(originals, back))
+            run.curves("loss", ["loss"], "training loss (mean squared error)")
 
         def draw_end(epoch: int, variables: PyTree) -> None:
             run.results({"test_mse": autoencoder.evaluate(module, variables, test_images)})
 
         run.fit(recipe(config), [(config.draw_every, draw), ((), draw_end)], best="loss")
-        run.curves("loss", ["loss"], "mean squared error")
     return run.outcome
 
 

@@ -12,7 +12,7 @@ import optax
 
 import jaxgen
 from jaxgen import pictures, runs
-from jaxgen.data import GIVEN, Given, about, load
+from jaxgen.data import GIVEN, Given, Images, about, load
 from jaxgen.models import dcgan
 from jaxgen.recipes import with_hyperparams
 from jaxgen.training import PyTree
@@ -71,27 +71,40 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
 
     source = jaxgen.scaled(digits.images, -1, 1, white=digits.white)
     with runs.start(config, source, modules, about_data=about(config.data, digits)) as run:
-        shape = " × ".join(map(str, digits.images.shape))
-        run.picture(
-            "first_ten", lambda: pictures.labelled(digits.images[:10] / digits.white, digits.labels[:10], shape)
-        )
-        run.picture("digits", lambda: pictures.grid(digits.images[:256] / digits.white, columns=16))
         same_z = run.key("frames")
+        draw_data(run, digits)
 
-        def sheet(epoch: int, variables: PyTree) -> None:
+        def draw(epoch: int, variables: PyTree) -> None:
             samples = dcgan.sample(generator, variables["generator"], run.key("samples", epoch), 256)
-            run.picture("samples", pictures.grid(samples / 2 + 0.5, columns=16))
+            sheet = pictures.sheet(samples / 2 + 0.5, 16, title=run.title("samples", epoch))
+            run.picture("samples", sheet, raw=pictures.grid(samples / 2 + 0.5, columns=16))
+            run.curves("accuracies", ["accuracy_fake", "accuracy_real"], "discriminator's accuracy")
+            run.curves("errors", ["error_fake", "error_real"], "discriminator's cross-entropy")
 
-        def frame(epoch: int, variables: PyTree) -> None:
+        def draw_frame(epoch: int, variables: PyTree) -> None:
             samples = dcgan.sample(generator, variables["generator"], same_z, 64)
-            run.picture("frame", pictures.grid(samples / 2 + 0.5, columns=8))
+            grid = pictures.grid(samples / 2 + 0.5, columns=8)
+            run.picture("frame", pictures.captioned(grid, f"epoch {epoch} · {run.title()}"), raw=grid)
 
-        drawings = [(config.sample_every, sheet), (config.frame_every, frame)]
+        drawings = [(config.sample_every, draw), (config.frame_every, draw_frame)]
         run.fit(recipe(config), drawings, notes={dcgan.WON: dcgan.discriminator_has_won})
         run.animation("training", lambda: run.frames("frame"))
-        run.curves("accuracies", ["accuracy_fake", "accuracy_real"], "accuracy")
-        run.curves("errors", ["error_fake", "error_real"], "binary cross-entropy")
     return run.outcome
+
+
+def draw_data(run: "runs.Run[Config]", digits: Images) -> None:
+    """The training images in the matrix of the samples, and the first ten with their labels."""
+    images = digits.images[:256] / digits.white
+    title = run.title("training images")
+    run.picture(
+        "digits",
+        lambda: pictures.sheet(images, 16, title=title),
+        raw=lambda: pictures.grid(images, columns=16),
+    )
+    names = [digits.classes[label] if digits.classes else "" for label in digits.labels[:10]]
+    count, height, width, _ = digits.images.shape
+    first = run.title(f"the first {len(names)} of {count:,} images of {height}×{width} pixels")
+    run.picture("first_ten", lambda: pictures.sheet(images[:10], 10, title=first, column_labels=names))
 
 
 if __name__ == "__main__":

@@ -71,12 +71,13 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
 
         def draw(epoch: int, variables: PyTree) -> None:
             samples = dcgan.sample(generator, variables["generator"], run.key("samples", epoch), 64)
-            run.picture("samples", pictures.grid(samples, columns=8))
+            sheet = pictures.sheet(samples, 8, title=run.title("samples", epoch))
+            run.picture("samples", sheet, raw=pictures.grid(samples, columns=8))
+            run.curves("losses", ["loss_discriminator", "loss_generator"], "training loss (cross-entropy)")
             run.weights(variables)
 
         notes = {dcgan.WON: dcgan.discriminator_has_won}
         run.fit(recipe(config), [(config.sample_at, draw)], notes=notes)
-        run.curves("losses", ["loss_discriminator", "loss_generator"], "loss")
     return run.outcome
 
 

@@ -25,6 +25,8 @@ from jaxgen.models import completion
 from jaxgen.recipes import with_hyperparams
 from jaxgen.training import PyTree
 
+LOSS = "training loss (mean squared error)"
+
 
 class Config(runs.DataConfig):
     data: runs.Resumable[str] = "faces"
@@ -112,35 +114,45 @@ def learn(run: "runs.Run[Config]", originals: jax.Array, held_out: jax.Array) ->
 
     def draw(epoch: int, variables: PyTree) -> None:
         completed = completion.complete(module, variables, originals, config.sequence_length)
-        run.picture("completed", pictures.grid(completed, columns=len(originals)))
+        sets = {"original": originals, config.cell[0].upper(): completed}
+        heading = run.title("completed below the line", epoch)
+        sheet = pictures.compared(sets, 10, title=heading, cut=config.sequence_length)
+        run.picture("completed", sheet, raw=pictures.grid(completed, columns=len(originals)))
+        run.curves("loss", ["loss"], LOSS, scale="log")
 
     def measure(epoch: int, variables: PyTree) -> None:
         completed = completion.complete(module, variables, held_out, config.sequence_length)
         lower = slice(config.sequence_length, None)
         run.results({"validation_mse": mean_squared_error(completed[:, lower], held_out[:, lower])})
 
-    run.picture("original", lambda: pictures.grid(originals, columns=len(originals)))
+    title = run.title("validation images")
+    run.picture(
+        "original",
+        lambda: pictures.sheet(originals, 10, title=title),
+        raw=lambda: pictures.grid(originals, columns=len(originals)),
+    )
     run.fit(recipe(config), [(config.draw_every, draw), ((), measure)], best="loss")
-    run.curves("loss", ["loss"], "mean squared error", scale="log")
 
 
 def compare(group: runs.Group[Config], config: Config, outcomes: Mapping[str, runs.Outcome]) -> None:
     """The tutorial's comparison: completions side by side, both losses, both training times and their difference."""
     first, second = (runs.Layout(config.folder / cell) for cell in config.cell)
-    original = first.epoch(0) / "original.png"
+    original = first.epoch(0) / "raw" / "original.png"
     for folders in [*zip(first.drawn_epochs(), second.drawn_epochs(), strict=False), (first.final, second.final)]:
-        paths = {cell.upper(): folder / "completed.png" for cell, folder in zip(config.cell, folders, strict=True)}
+        paths = {cell.upper(): completed_in(folder / "raw") for cell, folder in zip(config.cell, folders, strict=True)}
         if original.exists() and all(path.exists() for path in paths.values()):
             is_last = folders[0] == first.final
             epoch = config.epochs if is_last else int(folders[0].name)
-            drawn = partial(side_by_side, {"original": original, **paths}, f"epoch {epoch}")
+            title = group.title("completed below the line", epoch)
+            drawn = partial(side_by_side, {"original": original, **paths}, config, title)
             group.picture("completed", drawn, epoch=None if is_last else epoch)
     # Where one cell was trained further, it is compared as far as the other.
     losses: dict[str, Any] = {
         cell.upper(): runs.of_models(each.history, "loss", config.epochs) for cell, each in outcomes.items()
     }
     seconds = {cell.upper(): each.history["seconds"][: config.epochs] for cell, each in outcomes.items()}
-    group.picture("losses", lambda: pictures.curves(losses, list(losses), "mean squared error", scale="log"))
+    title = group.title(LOSS)
+    group.picture("losses", lambda: pictures.curves(losses, list(losses), LOSS, scale="log", title=title))
 
     runs.say("epoch" + "".join(f"  {cell:>4} loss  {cell:>4} time" for cell in losses))
     for epoch in sorted({1, *range(config.draw_every, config.epochs + 1, config.draw_every), config.epochs}):
@@ -183,8 +195,20 @@ def compare_over_seeds(
         )
 
 
-def side_by_side(paths: dict[str, Path], title: str) -> Image.Image:
-    return pictures.strips({name: Image.open(path) for name, path in paths.items()}, title)
+def completed_in(folder: Path) -> Path:
+    """The file of the completed images; of several models, that of the first."""
+    several = folder / "0.completed.png"
+    return several if several.exists() else folder / "completed.png"
+
+
+def side_by_side(paths: dict[str, Path], config: Config, title: str) -> Image.Image:
+    """The rows of images in these files, one above the other."""
+    height, width = config.size or (56, 56)
+    rows = {}
+    for name, path in paths.items():
+        pixels = np.asarray(Image.open(path))[:height] / 255  # a row of images, each with a margin of two pixels
+        rows[name] = np.stack(np.split(pixels, pixels.shape[1] // (width + 2), axis=1))[:, :, :width, None]
+    return pictures.compared(rows, 10, title=title, cut=config.sequence_length)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ python -m experiments.vae_mnist --morph 1 7 9 4
 """
 
 from collections.abc import Sequence
-from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +26,7 @@ from jaxgen.training import PyTree
 
 GRID = 20  # images a side of the decoded latent plane
 FRAMES = 20  # of the animation, from one class to the next
+POINTS = 2000  # test images whose means are drawn while training; at the end all are
 TUTORIALS_PATH = (2, 4, 9, 3, 5, 3, 8)
 
 
@@ -80,27 +81,51 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
 
     source = jaxgen.scaled(train.images, white=train.white)
     with runs.start(config, source, module, about_data=about(config.data, train, test)) as run:
-        plane = latent_plane(config.latent, config.extent)
         path = [number for number in TUTORIALS_PATH if (test.labels == number).any()]
+        some = test.preview(POINTS)
 
         def draw(epoch: int, variables: PyTree) -> None:
-            run.picture("real_image", pictures.grid(real, columns=5))
             back = vae.decode(module, variables, vae.encode(module, variables, real))
-            run.picture("image", pictures.grid(back, columns=5))
+            original = pictures.sheet(real, 10, title=run.title("test images"))
+            run.picture("real_image", original, raw=pictures.grid(real, columns=5))
+            both = {"original": real, "reconstruction": back}
+            compared = pictures.compared(both, 10, title=run.title("test images", epoch))
+            run.picture("image", compared, raw=pictures.grid(back, columns=5))
+            run.curves("loss", ["loss", "reconstruction", "kl"], "training loss (nats an image)")
+            means = vae.encode(module, variables, jnp.asarray(some.images) / some.white)
+            draw_latent_space(run, epoch, module, variables, means, some)
 
         def draw_end(epoch: int, variables: PyTree) -> None:
             run.results(figures(module, variables, images, run.key("test")))
             means = vae.encode(module, variables, images)
-            run.picture("latent_points", lambda: pictures.scatter(means, test.labels))
-            run.picture("latent_grid", lambda: pictures.grid(vae.decode(module, variables, plane), GRID, margin=0))
+            draw_latent_space(run, epoch, module, variables, means, test)
             if len(path) > 1:
-                frames = cache(lambda: vae.morph(module, variables, class_means(means, test.labels, path), FRAMES))
-                run.picture("morph", lambda: strip(frames()))
-                run.animation("morph", lambda: [pictures.to_image(frame) for frame in frames()])
+                frames = vae.morph(module, variables, class_means(means, test.labels, path), FRAMES)
+                names = [test.classes[number] if test.classes else str(number) for number in path]
+                run.picture("morph", morph_sheet(frames, names, run.title("morph", epoch)), raw=strip(frames))
+                run.animation("morph", morph_frames(frames, names))
 
         run.fit(recipe(config), [(1, draw), ((), draw_end)], best="loss")
-        run.curves("loss", ["loss", "reconstruction", "kl"], "nats an image")
     return run.outcome
+
+
+def draw_latent_space(
+    run: "runs.Run[Config]", epoch: int, module: vae.ConvVAE, variables: PyTree, means: jax.Array, shown: Images
+) -> None:
+    """The means of images in the latent space, and what its plane decodes to."""
+    latent, extent = module.latent, run.config.extent
+    title = run.title(f"means of {len(means):,} test images", epoch)
+    run.picture(
+        "latent_points",
+        lambda: pictures.scatter(means, shown.labels, names=shown.classes, extent=extent, title=title),
+    )
+    present = [(number, name) for number, name in enumerate(shown.classes) if (shown.labels == number).any()]
+    by_class = {name: means[shown.labels == number].mean(0).tolist() for number, name in present}
+    run.values("latent_points", {"classes": list(shown.classes), "means": by_class})
+    decoded = vae.decode(module, variables, latent_plane(latent, extent))
+    kind = "line" if latent == 1 else "plane" if latent == 2 else "plane where all but z₁ and z₂ are 0"
+    sheet = pictures.plane(decoded, GRID, extent, title=run.title(f"the decoded latent {kind}", epoch))
+    run.picture("latent_grid", sheet, raw=pictures.grid(decoded, GRID, margin=0))
 
 
 def inspect(config: Config, module: vae.ConvVAE, test: Images) -> None:
@@ -120,8 +145,12 @@ def inspect(config: Config, module: vae.ConvVAE, test: Images) -> None:
     points = class_means(vae.encode(module, variables, images), test.labels, config.morph)
     frames = vae.morph(module, variables, points, FRAMES)
     name = f"morph_{'_'.join(map(str, config.morph))}"
-    animation = pictures.gif([pictures.to_image(frame) for frame in frames])
-    files = {f"{name}.png": pictures.png(strip(frames)), f"{name}.gif": animation}
+    names = [test.classes[number] if test.classes else str(number) for number in config.morph]
+    files = {
+        f"{name}.png": pictures.png(morph_sheet(frames, names, "vae_mnist: morph")),
+        f"raw/{name}.png": pictures.png(strip(frames)),
+        f"{name}.gif": pictures.gif(morph_frames(frames, names)),
+    }
     runs.write_extra(config, files, config.samples_out)
 
 
@@ -140,9 +169,12 @@ def figures(module: vae.ConvVAE, variables: object, images: jax.Array, key: jax.
 
 
 def latent_plane(latent: int, extent: float) -> jax.Array:
-    """The latent plane's first two dimensions from −extent to extent, row by row from the top, the others zero."""
+    """The latent plane's first two dimensions from −extent to extent, row by row from the top, the others zero.
+
+    A latent space of one dimension has a single row.
+    """
     line = jnp.linspace(-extent, extent, GRID)
-    across, up = jnp.meshgrid(line, line[::-1])
+    across, up = jnp.meshgrid(line, line[::-1] if latent > 1 else line[:1])
     plane = jnp.stack([across.ravel(), up.ravel()], axis=1)[:, :latent]
     return jnp.pad(plane, ((0, 0), (0, latent - plane.shape[1])))
 
@@ -152,8 +184,24 @@ def class_means(means: jax.Array, labels: np.ndarray, path: Sequence[int]) -> ja
 
 
 def strip(frames: jax.Array) -> Image.Image:
-    """Every fourth frame of a morph, in rows."""
+    """Every fourth frame of a morph, in a row."""
     return pictures.grid(frames[:: FRAMES // 5], columns=len(frames) // 4 + 1)
+
+
+def morph_sheet(frames: jax.Array, names: Sequence[str], title: str) -> Image.Image:
+    """A morph with a row from each class to the next: every other frame, from the one's mean to the other's."""
+    rows = [frames[FRAMES * number : FRAMES * (number + 1) + 1 : 2] for number in range(len(names) - 1)]
+    labels = [f"{one} → {other}" for one, other in pairwise(names)]
+    return pictures.sheet(np.concatenate(rows), FRAMES // 2 + 1, title=title, row_labels=labels)
+
+
+def morph_frames(frames: jax.Array, names: Sequence[str]) -> list[Image.Image]:
+    """The frames of a morph as an animation, each under the classes that it is between."""
+    steps = [f"{one} → {other}" for one, other in pairwise(names)]
+    return [
+        pictures.captioned(pictures.to_image(frame), steps[min(number // FRAMES, len(steps) - 1)])
+        for number, frame in enumerate(frames)
+    ]
 
 
 if __name__ == "__main__":

@@ -705,3 +705,20 @@ def _arithmetic(layer: nn.Module, size: int) -> str:
         k, s, p = (pair(value)[0] for value in (layer.window, layer.stride or layer.window, layer.padding))
         return f"⌊({size} + 2·{p} − {k})/{s}⌋ + 1"
     return ""
+
+
+@contextlib.contextmanager
+def intercepted(replacement: Callable[[nn.Module, Callable[[jax.Array], Any], jax.Array], Any]) -> Iterator[None]:
+    """In this context, `replacement(layer, call, x)` is called in place of each layer of this file.
+
+    Args:
+        replacement: Takes the layer, what it would do (a function of x) and its input, and returns its output.
+    """
+
+    def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if context.method_name == "__call__" and isinstance(context.module, LAYERS):
+            return replacement(context.module, lambda x: call(x, *args[1:], **kwargs), args[0])
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(intercept):
+        yield

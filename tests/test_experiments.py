@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 import jaxgen
 from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
 from jaxgen import runs
+from jaxgen.pictures import plots, sheets, text
 from tests.test_runs import bits, call, contents, edit, snapshot, tensors
 
 EXPERIMENTS = [conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist]
@@ -37,10 +38,29 @@ def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("JAXGEN_DATA", str(tmp_path_factory.mktemp("cache")))
 
 
+@pytest.fixture
+def titles(monkeypatch):
+    """The titles, labels and captions that are drawn into pictures."""
+    drawn = []
+
+    def literal(line):
+        drawn.append(line)
+        return text.literal(line)
+
+    monkeypatch.setattr(plots, "literal", literal)
+    monkeypatch.setattr(sheets, "literal", literal)
+    return drawn
+
+
 def files_of(folder: Path) -> set[str]:
     """The pictures and weights that a run has written; `epochs/001/samples.png` as `001/samples.png`."""
     paths = [*(folder / "epochs").rglob("*.*"), *(folder / "final").rglob("*.*")]
     return {str(path.relative_to(folder)).removeprefix("epochs/") for path in paths}
+
+
+def with_raw(names: set[str]) -> set[str]:
+    """The files of the raw pictures that stand beside these: `001/raw/samples.png` for `001/samples.png`."""
+    return {re.sub(r"/(?=[^/]*$)", "/raw/", name) for name in names}
 
 
 def epoch_lines(out: str) -> list[str]:
@@ -67,7 +87,7 @@ def test_defaults_are_the_tutorials_settings():
     assert vae_mnist.Config().stored().items() >= {"epochs": 5, "batch_size": 30, "weight_decay": 1e-5}.items()
 
 
-def test_dcgan_digits_trains_resumes_and_samples(tmp_path, monkeypatch, capsys):
+def test_dcgan_digits_trains_resumes_and_samples(tmp_path, monkeypatch, capsys, titles):
     """On the real digits; a resumed run equals an uninterrupted one bit for bit."""
     through, broken = tmp_path / "through", tmp_path / "broken"
     options = ["--sample-every", "2", "--save-every", "1", "--batch-size", "512"]
@@ -83,9 +103,15 @@ def test_dcgan_digits_trains_resumes_and_samples(tmp_path, monkeypatch, capsys):
     assert {"000/samples.png", "002/samples.png", "final/samples.png", "000/digits.png"} <= files_of(through)
     assert {"000/first_ten.png", "final/errors.png", "final/accuracies.png", "final/training.gif"} <= files_of(through)
     assert {"001/frame.png", "final/generator.safetensors", "final/discriminator.safetensors"} <= files_of(through)
-    assert "003/samples.png" not in files_of(through)
-    with Image.open(through / "epochs" / "000" / "samples.png") as sheet:
+    assert {"002/errors.png", "002/accuracies.png", "000/raw/digits.png", "001/raw/frame.png"} <= files_of(through)
+    assert not {"000/errors.png", "003/samples.png"} & files_of(through)
+    with Image.open(through / "epochs" / "000" / "raw" / "samples.png") as sheet:
         assert sheet.size == (160, 160)
+    with Image.open(through / "epochs" / "000" / "samples.png") as sheet:
+        assert 700 < sheet.width < 1000
+    assert "dcgan_digits · digits · epoch 2: samples" in titles
+    assert {"dcgan_digits · digits · untrained: samples", "dcgan_digits · digits: training images"} <= set(titles)
+    assert {"epoch 1 · dcgan_digits · digits", "dcgan_digits · digits: discriminator's cross-entropy"} <= set(titles)
     with Image.open(through / "final" / "training.gif") as animation:
         assert animation.n_frames == 4
     figures = {"error_fake", "error_real", "accuracy_fake", "accuracy_real"}
@@ -106,18 +132,22 @@ def test_dcgan_digits_trains_resumes_and_samples(tmp_path, monkeypatch, capsys):
     assert bits(jaxgen.load(through).variables) == bits(jaxgen.load(broken).variables)
 
 
-def test_rnn_complete_compares_both_cells(tmp_path, images, monkeypatch, capsys):
+def test_rnn_complete_compares_both_cells(tmp_path, images, monkeypatch, capsys, titles):
+    data = f"folder:{Path(images).name}"
     options = ["--data", images, "--size", "8", "6", "--hidden", "5", "--batch-size", "7", "--draw-every", "1"]
     arguments = ["--epochs", "2", "--out", str(tmp_path / "run"), *options]
     status, out, err = call(monkeypatch, capsys, *arguments, experiment=rnn_complete)
     assert (status, err) == (0, "")
     assert re.search(r"training time, LSTM − GRU: -?\d+\.\d s", out)
     for cell in ("lstm", "gru"):
-        assert files_of(tmp_path / "run" / cell) == {f"00{epoch}/completed.png" for epoch in (0, 1, 2)} | {
-            "000/original.png", "final/completed.png", "final/loss.png", "final/model.safetensors",
+        completed = {f"{place}/completed.png" for place in ("000", "001", "002", "final")}
+        assert files_of(tmp_path / "run" / cell) == completed | with_raw(completed) | {
+            "000/original.png", "000/raw/original.png", "001/loss.png", "002/loss.png", "final/loss.png",
+            "final/model.safetensors", "final/figures.json",
         }  # fmt: skip
         assert len(metrics(tmp_path / "run" / cell)) == 2
-        with Image.open(tmp_path / "run" / cell / "final" / "completed.png") as strip:
+        assert {cell.upper(), "original", f"rnn_complete · {data} · epoch 2: completed below the line"} <= set(titles)
+        with Image.open(tmp_path / "run" / cell / "final" / "raw" / "completed.png") as strip:
             assert strip.size == (4 * (6 + 2), 8 + 2)
     compared = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").glob("[ef]*/**/*.png")}
     completed = {f"epochs/00{epoch}/completed.png" for epoch in (0, 1, 2)}
@@ -143,11 +173,12 @@ def test_rnn_complete_compares_both_cells(tmp_path, images, monkeypatch, capsys)
 def test_rnn_complete_compares_equally_many_epochs(tmp_path, capsys):
     """One cell's run may have more epochs than were asked for."""
     config = rnn_complete.Config(out=tmp_path, epochs=2, draw_every=1)
-    histories = {
-        cell: {"loss": [0.3, 0.2, 0.1][:epochs], "seconds": [float(epochs)] * epochs}
+    outcomes = {
+        cell: runs.Outcome(tmp_path, {"loss": [0.3, 0.2, 0.1][:epochs], "seconds": [float(epochs)] * epochs}, *[{}] * 4)
         for cell, epochs in (("lstm", 3), ("gru", 2))
     }
-    rnn_complete.compare(runs.Group(config, None, {"data": {}}), config, histories)
+    group = runs.Group(config, None, {"experiment": "experiments.rnn_complete", "data": {}})
+    rnn_complete.compare(group, config, outcomes)
     assert "training time, LSTM − GRU: 2.0 s" in capsys.readouterr().out
 
 
@@ -177,9 +208,9 @@ def test_conv_autoencoder_trains_and_starts_from_weights(tmp_path, images, monke
     options = ["--data", images, "--size", "8", "12", "--channels", "1", "--batch-size", "5", "--epochs", "2"]
     status, _, err = call(monkeypatch, capsys, *options, "--out", str(tmp_path / "run"), experiment=conv_autoencoder)
     assert (status, err) == (0, "")
-    assert files_of(tmp_path / "run") == {
-        "000/reconstructed.png", "final/reconstructed.png", "final/loss.png", "final/model.safetensors",
-        "final/figures.json",
+    drawn = {"000/reconstructed.png", "final/reconstructed.png"}
+    assert files_of(tmp_path / "run") == drawn | with_raw(drawn) | {
+        "final/loss.png", "final/model.safetensors", "final/figures.json",
     }  # fmt: skip
     assert json.loads((tmp_path / "run" / "finished.json").read_text())["results"].keys() == {"test_mse"}
     again = ["--data", images, "--size", "8", "12", "--channels", "1", "--batch-size", "5", "--epochs", "1"]
@@ -233,8 +264,8 @@ def test_dcgan_mnist_trains_and_resumes(tmp_path, images, monkeypatch, capsys):
     options = ["--data", images, "--batch-size", "5", "--epochs", "2", "--sample-at", "1"]
     status, _, err = call(monkeypatch, capsys, *options, "--out", str(tmp_path / "run"), experiment=dcgan_mnist)
     assert (status, err) == (0, "")
-    files = {"samples.png", "generator.safetensors", "discriminator.safetensors"}
-    at_the_end = {f"final/{name}" for name in {*files, "losses.png"}}
+    files = {"samples.png", "raw/samples.png", "losses.png", "generator.safetensors", "discriminator.safetensors"}
+    at_the_end = {f"final/{name}" for name in files}
     assert files_of(tmp_path / "run") == {f"001/{name}" for name in files} | at_the_end
     assert metrics(tmp_path / "run")[0].keys() == {"epoch", "loss_discriminator", "loss_generator", "seconds"}
     longer = ["--resume", "--epochs", "3", "--out", str(tmp_path / "run")]
@@ -252,6 +283,8 @@ def test_dcgan_mnist_trains_and_resumes(tmp_path, images, monkeypatch, capsys):
     status, _, err = call(monkeypatch, capsys, *sampling, experiment=dcgan_mnist)
     assert (status, err) == (0, "")
     assert np.load(tmp_path / "run" / "samples" / "3_of_seed_7.npy").shape == (3, 28, 28, 1)
+    with Image.open(tmp_path / "run" / "samples" / "raw" / "3_of_seed_7.png") as raw:
+        assert raw.size == (8 * 30, 30)
     assert (tmp_path / "run" / "samples" / "3_of_seed_7.png").exists()
 
 
@@ -269,17 +302,25 @@ def test_gans_start_from_weights(tmp_path, images, monkeypatch, capsys, experime
         assert tensors(second / "final" / file.name) != tensors(file)
 
 
-def test_vae_mnist_trains_tests_and_morphs(tmp_path, images, monkeypatch, capsys):
+def test_vae_mnist_trains_tests_and_morphs(tmp_path, images, monkeypatch, capsys, titles):
     monkeypatch.setattr(vae_mnist, "TUTORIALS_PATH", (0, 2, 1))  # of which the data has the classes 0 and 1
     out = str(tmp_path / "run")
     options = ["--data", images, "--batch-size", "6", "--epochs", "1", "--latent", "3", "--out", out]
     status, _, err = call(monkeypatch, capsys, *options, experiment=vae_mnist)
     assert (status, err) == (0, "")
-    last = {"latent_points.png", "latent_grid.png", "loss.png", "real_image.png", "image.png", "morph.png",
-            "morph.gif", "model.safetensors", "figures.json"}  # fmt: skip
-    assert files_of(tmp_path / "run") == {f"final/{name}" for name in last} | {
-        f"00{epoch}/{name}.png" for name in ("real_image", "image") for epoch in (0, 1)
-    }
+    sheets = {"real_image.png", "image.png", "latent_grid.png"}
+    sheets |= with_raw({f"/{name}" for name in sheets})
+    each = {name.removeprefix("/") for name in sheets} | {"latent_points.png", "latent_points.json"}
+    last = each | {"loss.png", "morph.png", "raw/morph.png", "morph.gif", "model.safetensors", "figures.json"}
+    epochs = {f"00{epoch}/{name}" for name in each for epoch in (0, 1)} | {"001/loss.png"}
+    assert files_of(tmp_path / "run") == {f"final/{name}" for name in last} | epochs
+    latent = json.loads((tmp_path / "run" / "final" / "latent_points.json").read_text())
+    assert latent["classes"] == list(latent["means"]) == ["cats", "dogs"]
+    assert all(len(mean) == 3 for mean in latent["means"].values())
+    assert {"cats", "dogs", "cats → dogs"} <= set(titles)
+    heading = f"vae_mnist · folder:{Path(images).name}"
+    assert f"{heading} · epoch 1: the decoded latent plane where all but z₁ and z₂ are 0" in titles
+    assert {f"{heading} · epoch 1: morph", f"{heading} · untrained: means of 4 test images"} <= set(titles)
     with Image.open(tmp_path / "run" / "final" / "morph.gif") as animation:
         assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(animation)) == 50 * (vae_mnist.FRAMES + 1)
     results = json.loads((tmp_path / "run" / "finished.json").read_text())["results"]

@@ -17,7 +17,7 @@ from tests.support import tiny
 from tests.test_runs import bits, call, events
 
 ROOT = Path(__file__).parent.parent
-PICTURES = ("curves", "grid", "labelled", "over", "scatter", "strips")
+PICTURES = ("captioned", "compared", "curves", "grid", "over", "plane", "scatter", "sheet")
 
 
 def fail(*_: object, **__: object) -> None:

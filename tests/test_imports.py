@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "precision": {"layers", "training"},
     "recipes": {"training"},
     "models": {"conditioning", "from_loss", "layers", "losses", "parallel", "protocols", "training"},
+    "metrics": {"from_loss", "layers", "losses", "training"},
     "selfcheck": {"layers", "ops"},
     "torch_weights": {"layers", "models"},
     "runs": {"pictures", "precision", "recipes", "selfcheck", "torch_weights", "training"},
@@ -98,7 +99,7 @@ def test_models_do_not_import_each_other():
 def test_flax_is_imported_in_layers_models_and_weights_only():
     for module in modules():
         for path in files(module):
-            allowed = module in {"conditioning", "layers", "models", "from_loss", "torch_weights"}
+            allowed = module in {"conditioning", "layers", "metrics", "models", "from_loss", "torch_weights"}
             assert "flax" not in imported_packages(path) or allowed, path
 
 

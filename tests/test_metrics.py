@@ -12,7 +12,9 @@ from sklearn.metrics.pairwise import euclidean_distances, polynomial_kernel
 
 from jaxgen import metrics
 
-RNG = np.random.default_rng(0)
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
 
 
 def two_sets(first: int = 230, second: int = 170, size: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +44,7 @@ def test_frechet_distance_of_independent_features_has_a_closed_form():
 
 def test_frechet_distance_of_singular_covariances():
     """Fewer vectors than dimensions, where the root of the product of covariances is ill-conditioned."""
-    first = RNG.normal(size=(10, 40))
+    first = rng().normal(size=(10, 40))
     assert metrics.frechet_distance(first, first) == pytest.approx(0, abs=1e-12)
     assert metrics.frechet_distance(first, first + 1) == pytest.approx(40, rel=1e-12)
     assert metrics.frechet_distance(first, 3 * first) == pytest.approx(
@@ -177,7 +179,7 @@ def test_ssim_of_small_images_equals_scikit_images():
 
 @pytest.mark.parametrize("size", [(1, 5), (2, 8), (3, 3), (4, 8), (8, 8), (10, 30), (11, 11), (64, 64)])
 def test_window_of_ssim_fits_every_size(size):
-    images = RNG.uniform(size=(1, *size, 1))
+    images = rng().uniform(size=(1, *size, 1))
     assert metrics.ssim(images, images, sigma=metrics.window_sigma(*size)) == pytest.approx([1.0])
 
 
@@ -206,10 +208,10 @@ def test_float32_images_are_measured_in_float64():
 
 @pytest.mark.parametrize("as_integers", [True, False])
 def test_principal_components_agree_with_scikit_learn(as_integers):
-    spread = np.linspace(1, 0.1, 20).reshape(5, 4, 1)  # so that the components are well separated
-    images = (8 + RNG.uniform(-8, 8, (300, 5, 4, 1)) * spread).astype(np.uint8)
-    floats = (images / 16).astype(np.float32)
-    pca = metrics.principal_components(images if as_integers else floats, 6, white=16)
+    spread = (0.8 ** np.arange(20)).reshape(5, 4, 1)  # so that the components are well separated
+    images = (120 + rng().uniform(-120, 120, (300, 5, 4, 1)) * spread).astype(np.uint8)
+    floats = (images / 240).astype(np.float32)
+    pca = metrics.principal_components(images if as_integers else floats, 6, white=240)
     reference = PCA(6, svd_solver="full").fit(floats.reshape(300, 20))
     back = reference.inverse_transform(reference.transform(floats.reshape(300, 20))).clip(0, 1)
     np.testing.assert_allclose(pca.reconstruct(floats).reshape(300, 20), back, atol=2e-5)
@@ -219,7 +221,7 @@ def test_principal_components_agree_with_scikit_learn(as_integers):
 
 
 def test_as_many_components_as_pixels_lose_nothing():
-    images = RNG.uniform(size=(30, 3, 3, 1)).astype(np.float32)
+    images = rng().uniform(size=(30, 3, 3, 1)).astype(np.float32)
     pca = metrics.principal_components(images, 100)
     assert pca.components.shape == (9, 9)
     np.testing.assert_allclose(pca.reconstruct(images), images, atol=1e-6)
@@ -230,15 +232,14 @@ def test_as_many_components_as_pixels_lose_nothing():
 WEIGHTS = np.array([1.5, -0.7, 0.3])  # of a decoder from one number to three pixels
 
 
-def toy_vae(mean_of_q: float, deviation_of_q: float):
-    def encode(images):
-        ones = jnp.ones((len(images), 1))
-        return mean_of_q * ones, 2 * jnp.log(deviation_of_q) * ones
+def toy_vae(mean_of_q: float, deviation_of_q: float, count: int):
+    """Codes of equal images, and a decoder."""
+    ones = np.ones((count, 1))
 
     def decode(z):
         return jax.nn.sigmoid(z * WEIGHTS).reshape(-1, 1, 3, 1)
 
-    return encode, decode
+    return metrics.Codes(mean_of_q * ones, 2 * np.log(deviation_of_q) * ones), decode
 
 
 def log_likelihood(image: np.ndarray) -> float:
@@ -253,10 +254,10 @@ def log_likelihood(image: np.ndarray) -> float:
 
 def test_importance_weighted_bound_rises_to_the_log_likelihood(float64):
     image = np.array([1.0, 0.0, 1.0])
-    images = np.broadcast_to(image.reshape(1, 1, 3, 1), (150, 1, 3, 1))  # more than a batch
+    images = np.broadcast_to(image.reshape(1, 1, 3, 1), (600, 1, 3, 1))  # more than a batch
     means = []
     for samples in (1, 5, 100):
-        found = metrics.bounds(*toy_vae(0.3, 1.2), images, jax.random.key(0), importance_samples=samples)
+        found = metrics.bounds(*toy_vae(0.3, 1.2, 600), images, jax.random.key(0), importance_samples=samples)
         means.append(found.importance_weighted.mean())
     exact = log_likelihood(image)
     assert means[0] < means[1] < means[2]
@@ -268,14 +269,14 @@ def test_importance_weighted_bound_rises_to_the_log_likelihood(float64):
 
 def test_importance_weighted_bound_is_exact_where_the_encoder_is(float64):
     """With a decoder that ignores z, the posterior is the prior: every weight is p(x)."""
-    encode, _ = toy_vae(0.0, 1.0)
-    images = RNG.uniform(size=(4, 1, 3, 1))
+    codes, _ = toy_vae(0.0, 1.0, 4)
+    images = rng().uniform(size=(4, 1, 3, 1))
 
     def decode(z):
         return jnp.full((len(z), 1, 3, 1), 0.25)
 
     expected = (images * np.log(0.25) + (1 - images) * np.log(0.75)).sum(axis=(1, 2, 3))
-    found = metrics.bounds(encode, decode, images, jax.random.key(0), importance_samples=3)
+    found = metrics.bounds(codes, decode, images, jax.random.key(0), importance_samples=3)
     np.testing.assert_allclose(found.importance_weighted, expected, rtol=1e-6)
     np.testing.assert_allclose(found.elbo, expected, rtol=1e-6)
     np.testing.assert_allclose(found.kl, 0, atol=1e-12)
@@ -283,7 +284,7 @@ def test_importance_weighted_bound_is_exact_where_the_encoder_is(float64):
 
 def test_elbo_terms_agree_with_quadrature(float64):
     images = np.broadcast_to(np.array([1.0, 0.0, 1.0]).reshape(1, 1, 3, 1), (2000, 1, 3, 1))
-    found = metrics.bounds(*toy_vae(0.8, 0.6), images, jax.random.key(0))
+    found = metrics.bounds(*toy_vae(0.8, 0.6, 2000), images, jax.random.key(0))
     assert found.importance_weighted is None
     np.testing.assert_allclose(found.kl, 0.5 * (0.8**2 + 0.6**2 - 1) - np.log(0.6), rtol=1e-12)
 
@@ -299,7 +300,7 @@ def test_elbo_terms_agree_with_quadrature(float64):
 
 
 def test_labels_go_to_the_functions_of_a_conditional_model():
-    images, labels = RNG.uniform(size=(150, 1, 3, 1)).astype(np.float32), np.arange(150) % 3
+    images, labels = rng().uniform(size=(600, 1, 3, 1)).astype(np.float32), np.arange(600) % 3
 
     def encode(batch, given):
         return jnp.asarray(given, jnp.float32)[:, None], jnp.zeros((len(batch), 1))
@@ -307,20 +308,20 @@ def test_labels_go_to_the_functions_of_a_conditional_model():
     def decode(z, given):
         return jnp.full((len(z), 1, 3, 1), 0.25) + 0.1 * jnp.asarray(given)[:, None, None, None]
 
-    means = metrics.encoded(encode, images, labels)
-    np.testing.assert_array_equal(means[:, 0], labels)
-    np.testing.assert_allclose(metrics.decoded(decode, means, labels)[:, 0, 0, 0], 0.25 + 0.1 * labels, rtol=1e-6)
-    found = metrics.bounds(encode, decode, images, jax.random.key(0), labels=labels, importance_samples=2)
+    codes = metrics.encoded(encode, images, labels)
+    np.testing.assert_array_equal(codes.mean[:, 0], labels)
+    np.testing.assert_allclose(metrics.decoded(decode, codes.mean, labels)[:, 0, 0, 0], 0.25 + 0.1 * labels, rtol=1e-6)
+    found = metrics.bounds(codes, decode, images, jax.random.key(0), labels=labels, importance_samples=2)
     np.testing.assert_allclose(found.kl, labels**2 / 2, atol=1e-6)
 
 
 def test_active_units_are_those_whose_mean_varies():
-    means = RNG.normal(size=(1000, 4)) * [1.0, 0.05, 0.2, 0.0] + [0, 9, 9, 9]
+    means = rng().normal(size=(1000, 4)) * [1.0, 0.05, 0.2, 0.0] + [0, 9, 9, 9]
     assert metrics.active_units(means) == 2
 
 
 def test_linear_probe():
-    codes = RNG.normal(size=(300, 2))
+    codes = rng().normal(size=(300, 2))
     labels = (codes @ [1e3, 1e3] > 0).astype(int)
     assert metrics.linear_probe(codes * [1e3, 1e-3], labels, codes[:100] * [1e3, 1e-3], labels[:100]) > 0.95
     shuffled = np.random.default_rng(1).permutation(labels)

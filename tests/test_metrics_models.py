@@ -10,6 +10,7 @@ import pytest
 
 from jaxgen import data, metrics
 from jaxgen.metrics import features as features_module
+from jaxgen.metrics import samples as samples_module
 from jaxgen.metrics.features import learned_features
 
 
@@ -138,7 +139,7 @@ def test_features_of_images_of_any_size_without_labels_are_of_an_autoencoder(sma
 
 def test_figures_of_samples_beside_the_floor(digits, digits_features):
     train, test = digits.images[:1000], digits.images[1000:]
-    measure = metrics.of_samples(train, test, [digits_features, metrics.pixels()], white=16)
+    measure = metrics.of_samples(train, test, features=[digits_features, metrics.pixels()], white=16)
     rng = np.random.default_rng(0)
     images = unit(digits.images[:900])
     good = measure(images)
@@ -165,7 +166,9 @@ def test_figures_of_samples_are_of_equal_counts(digits):
         seen.append(len(images))
         return metrics.pixels().of(images)
 
-    measure = metrics.of_samples(digits.images[:300], digits.images[300:380], metrics.Features("counted", of), white=16)
+    measure = metrics.of_samples(
+        digits.images[:300], digits.images[300:380], features=[metrics.Features("counted", of)], white=16
+    )
     measure(unit(digits.images[:100]))
     assert seen == [80, 80, 80]
     measure(unit(digits.images[:60]))
@@ -179,26 +182,32 @@ def test_data_without_a_test_split_are_cut_into_halves(digits):
     assert [len(first), len(second)] == [898, 899]
     both = np.concatenate([first, second]).reshape(1797, -1)
     assert sorted(map(bytes, both)) == sorted(map(bytes, digits.images.reshape(1797, -1)))
-    measure = metrics.of_samples(digits.images, None, metrics.pixels(), white=16)
+    measure = metrics.of_samples(digits.images, features=[metrics.pixels()], white=16)
     figures = measure(unit(second))
     for figure in figures.values():  # the second half as samples is the floor itself
         assert figure.value == pytest.approx(figure.baselines["real against held-out real"], abs=0.02)
-    again = metrics.of_samples(digits.images, None, metrics.pixels(), white=16)(unit(second))
-    assert again == figures
+    assert measure.most == 898
+    same_again = metrics.of_samples(digits.images, lambda: digits.images, features=[metrics.pixels()], white=16)
+    assert same_again(unit(second)) == figures
 
 
-def test_features_are_made_when_they_are_needed(digits):
-    made = []
+def test_features_are_learned_when_they_are_needed(monkeypatch):
+    """And pixels are compared too where there are few of them."""
+    learned = []
 
-    def make():
-        made.append(1)
-        return metrics.pixels()
+    def learn(images, labels, white):
+        learned.append((images.shape, labels, white))
+        return metrics.pixels()._replace(name="")
 
-    measure = metrics.of_samples(digits.images[:200], None, make, white=16)
-    assert not made
-    measure(unit(digits.images[:50]))
-    measure(unit(digits.images[:50]))
-    assert made == [1]
+    monkeypatch.setattr(samples_module, "learned_features", learn)
+    for side in (8, 16):
+        images = np.random.default_rng(0).integers(0, 17, (50, side, side, 1))
+        measure = metrics.of_samples(images, labels="their labels", white=16)
+        assert not learned
+        assert len(measure.features) == (2 if side == 8 else 1)
+        assert ("coverage_of_pixels" in measure(unit(images))) == (side == 8)
+        assert learned == [((50, side, side, 1), "their labels", 16)]
+        learned.clear()
 
 
 def test_figures_of_an_autoencoder_beside_pca(digits):

@@ -83,7 +83,7 @@ def test_curves_count_epochs_from_one(figures: list[Any]) -> None:
     assert [list(line.get_ydata()) for line in axes.lines] == [[3, 2, 1], [1, 1, 1]]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["loss a", "loss b"]
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()) == ("epoch", "nats", "linear")
-    assert axes.get_title(loc="left") == "an experiment"
+    assert figures[0].get_suptitle() == "an experiment"
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 7, 200])
@@ -164,7 +164,7 @@ def test_scatter_of_two_dimensions_is_the_latent_plane(figures: list[Any]) -> No
     np.testing.assert_allclose(axes.collections[0].get_offsets(), points)
     np.testing.assert_array_equal(axes.collections[0].get_array(), labels)
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_aspect()) == ("z₁", "z₂", 1)
-    assert axes.get_title(loc="left") == "latent points"
+    assert figures[0].get_suptitle() == "latent points"
     dots = axes.collections[0]
     assert legend(figures[0]) == list(CLASSES)
     marks = [mark.get_color() for mark in figures[0].legends[0].get_lines()]
@@ -215,7 +215,7 @@ def test_scatter_of_more_dimensions_shows_principal_components(figures: list[Any
     np.testing.assert_allclose(shown * signs, projected, atol=1e-12)
     share = reference.explained_variance_ratio_.sum()
     assert 0.5 < share < 0.95
-    assert axes.get_title(loc="left") == f"two principal components of 5: {share:.0%} of the variance"
+    assert figures[0].get_suptitle() == f"two principal components of 5: {share:.0%} of the variance"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("first component", "second component")
 
 

@@ -48,6 +48,12 @@ def label(text: str | None, model: Model) -> int | None:
     return number
 
 
+def class_name(number: int, model: Model) -> str:
+    """What a class is called: its name, or its number where the names are not known."""
+    names = model.data.get("classes") or ()
+    return str(names[number]) if number < len(names) else str(number)
+
+
 def there_are(text: str, names: Sequence[str], count: int) -> str:
     """What the classes are, for a message about one that is not among them."""
     if not names:

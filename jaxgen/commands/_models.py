@@ -18,7 +18,7 @@ class Model(NamedTuple):
     """A trained model to use.
 
     Attributes:
-        name: what it is called in messages, such as `dcgan_mnist's generator`.
+        name: what it is called in messages and titles, such as `dcgan_mnist's generator`.
         module: the Flax module.
         variables: its variables.
         folder: where its files go by default.

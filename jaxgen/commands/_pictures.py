@@ -1,19 +1,15 @@
-"""Pictures in and out: the user's own as a model takes them, and sheets of what it makes of them."""
+"""The user's own pictures, as a model takes them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from jaxgen import pictures
 from jaxgen.commands._models import Model
 from jaxgen.data import load_pictures
 from jaxgen.runs import option
 from jaxgen.signals import say
-
-_WIDTH = 640  # pixels that an enlarged picture comes close to
 
 
 class Brought(NamedTuple):
@@ -63,14 +59,3 @@ def title(names: Sequence[str]) -> str:
     """A part of a file's name that says which pictures it shows."""
     first = Path(names[0]).stem
     return first if len(names) == 1 else f"{first}_and_{len(names) - 1}_more"
-
-
-def enlarged(image: Image.Image) -> Image.Image:
-    """A picture enlarged by a whole factor, for people to look at."""
-    factor = max(1, _WIDTH // image.width)
-    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-
-
-def sheet(images: np.ndarray, columns: int) -> bytes:
-    """Images `[N, H, W, C]`, from 0 to 1, in rows, as a PNG file."""
-    return pictures.png(enlarged(pictures.grid(images, columns)))

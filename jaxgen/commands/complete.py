@@ -7,12 +7,11 @@ mode; they are made what the model's data are.
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from jaxgen import pictures
 from jaxgen.commands._models import Model, find_all
 from jaxgen.commands._options import ModelOptions, write_files
-from jaxgen.commands._pictures import enlarged, read, title, warn_if_inverted
+from jaxgen.commands._pictures import read, title, warn_if_inverted
 from jaxgen.errors import InputError
 from jaxgen.models import completion
 from jaxgen.runs import Count, option
@@ -41,7 +40,10 @@ def run(options: Options) -> None:
     completed = {model.module.cell.upper(): complete(model, brought.images, length) for model in models}
     rows = {"original": brought.images, **completed}
     name = f"{models[0].prefix}completed_{title(brought.names)}"
-    write_files(models[0].folder, {f"{name}.png": pictures.png(_drawn(rows, f"the first {length} rows are given"))})
+    whose = "Completed by " + " and ".join(completed)
+    names = brought.names if len(brought.names) <= 10 else ()
+    image = pictures.compared(rows, 10, title=f"{whose} below the line", column_labels=names, cut=length)
+    write_files(models[0].folder, {f"{name}.png": pictures.png(image)})
 
 
 def complete(model: Model, images: np.ndarray, length: int) -> np.ndarray:
@@ -62,8 +64,3 @@ def _error_of_rows(model: Model, images: np.ndarray, length: int) -> np.ndarray:
     windows = np.concatenate([images[:, start : start + length + 1] for start in starts])
     predicted = complete(model, windows, length)[:, length]
     return np.asarray(((predicted - windows[:, length]) ** 2).mean((1, 2)).reshape(len(starts), -1).mean(0))
-
-
-def _drawn(rows: dict[str, np.ndarray], title: str) -> Image.Image:
-    """The rows of images one above the other, each with its name."""
-    return pictures.strips({name: enlarged(pictures.grid(images, len(images))) for name, images in rows.items()}, title)

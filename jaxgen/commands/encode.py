@@ -18,7 +18,7 @@ from jaxgen import pictures
 from jaxgen.commands._classes import ClassOption, label, labels_of
 from jaxgen.commands._models import Model, find, is_vae
 from jaxgen.commands._options import ModelOptions, write_files
-from jaxgen.commands._pictures import Brought, enlarged, read, title, warn_if_inverted
+from jaxgen.commands._pictures import Brought, read, title, warn_if_inverted
 from jaxgen.errors import InputError
 from jaxgen.signals import say
 
@@ -53,8 +53,10 @@ def run(options: Options) -> None:
     back = decode(model, codes.mean, labels)
     _print_table(brought.names, codes)
     name = f"{model.prefix}encoded_{title(brought.names)}"
-    image = pictures.png(enlarged(pictures.over(brought.images, back)))
-    write_files(model.folder, {f"{name}.json": _as_json(brought.names, codes), f"{name}.png": image})
+    rows = {"original": brought.images, "reconstruction": back}
+    names = brought.names if len(brought.names) <= 10 else ()
+    image = pictures.compared(rows, 10, title=f"Reconstructed by {model.name}", column_labels=names)
+    write_files(model.folder, {f"{name}.json": _as_json(brought.names, codes), f"{name}.png": pictures.png(image)})
 
 
 def read_for(model: Model, paths: Sequence[Path], *, invert: bool) -> Brought:

@@ -5,18 +5,19 @@ animation.
 """
 
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from jaxgen import data, pictures
 from jaxgen.commands import encode
 from jaxgen.commands._classes import ClassOption, class_number, labels_of, there_are
 from jaxgen.commands._models import Model, find
 from jaxgen.commands._options import ModelOptions, write_files
-from jaxgen.commands._pictures import enlarged
 from jaxgen.errors import InputError
 from jaxgen.runs import Count
 from jaxgen.signals import say
@@ -40,22 +41,34 @@ class Options(ModelOptions):
 def run(options: Options) -> None:
     """Write the strip and the animation."""
     model = find(options, "morph")
-    points = _points(options, model)
+    stops, points = _points(options, model)
     if len(points) < 2:
         raise InputError("name two classes or pictures to morph between, or more, as 2 7 or one.png other.png")
     share = np.arange(options.frames).reshape(-1, *[1] * (points.ndim - 1)) / options.frames
     way = np.concatenate([*(one + share * (other - one) for one, other in pairwise(points)), points[-1:]])
     way = way.astype(np.float32)
     images = encode.decode(model, way, encode.needed_labels(options.class_, len(way), model))
-    each = max(1, options.frames // 5)
-    strip = enlarged(pictures.grid(images[::each], columns=min(len(images[::each]), 10)))
-    animation = pictures.gif([pictures.to_image(image) for image in images])
+    ways = [f"{one} → {other}" for one, other in pairwise(stops)]
+    captions = [*np.repeat(ways, options.frames), stops[-1]]
+    frames = [
+        pictures.captioned(pictures.to_image(image), str(caption))
+        for image, caption in zip(images, captions, strict=True)
+    ]
+    files = {"png": pictures.png(_strip(images, ways, options.frames, model)), "gif": pictures.gif(frames, scale=1)}
     name = f"{model.prefix}morph_{'_'.join(Path(stop).stem for stop in options.stops)}"
-    write_files(model.folder, {f"{name}.png": pictures.png(strip), f"{name}.gif": animation})
+    write_files(model.folder, {f"{name}.{kind}": content for kind, content in files.items()})
 
 
-def _points(options: Options, model: Model) -> np.ndarray:
-    """The latent code of each stop: of a picture, or the mean of a class."""
+def _strip(images: np.ndarray, ways: Sequence[str], frames: int, model: Model) -> Image.Image:
+    """A row from each stop to the next, of at most eleven images."""
+    shown = np.unique(np.linspace(0, frames, min(frames, 10) + 1).round().astype(int))
+    rows = np.concatenate([images[at * frames + shown] for at in range(len(ways))])
+    return pictures.sheet(rows, len(shown), title=f"A morph by {model.name}", row_labels=ways)
+
+
+def _points(options: Options, model: Model) -> tuple[list[str], np.ndarray]:
+    """The names of the stops, and their latent codes: of pictures, or the means of classes."""
+    names: list[str] = []
     classes = _Classes(model, options.data)
     points: list[np.ndarray] = []
     for stop in options.stops:
@@ -63,10 +76,12 @@ def _points(options: Options, model: Model) -> np.ndarray:
             brought = encode.read_for(model, [Path(stop)], invert=options.invert)
             labels = encode.needed_labels(options.class_, len(brought.images), model)
             encode.warn_if_unlike(model, brought, labels)
+            names.extend(brought.names)
             points.extend(encode.encode(model, brought.images, labels).mean)
         else:
+            names.append(stop)
             points.append(classes.mean(stop))
-    return np.array(points)
+    return names, np.array(points)
 
 
 def _is_path(stop: str) -> bool:

@@ -12,10 +12,9 @@ import jax
 import numpy as np
 
 from jaxgen import pictures
-from jaxgen.commands._classes import ClassOption, label, labels_of
+from jaxgen.commands._classes import ClassOption, class_name, label, labels_of
 from jaxgen.commands._models import Model, find, is_vae
 from jaxgen.commands._options import ModelOptions, Seed, write_files
-from jaxgen.commands._pictures import sheet
 from jaxgen.models import dcgan, vae
 from jaxgen.runs import Count
 from jaxgen.signals import say
@@ -43,7 +42,10 @@ def run(options: Options) -> None:
     array = io.BytesIO()
     np.save(array, samples)
     columns = math.isqrt(options.count - 1) + 1
-    write_files(model.folder, {f"{name}.png": sheet(samples, columns), f"{name}.npy": array.getvalue()})
+    kind = "" if number is None else f" of class {class_name(number, model)}"
+    title = f"{options.count:,} samples{kind} of {model.name}, seed {options.seed}"
+    sheet = pictures.png(pictures.sheet(samples, columns, title=title))
+    write_files(model.folder, {f"{name}.png": sheet, f"{name}.npy": array.getvalue()})
     if options.separate:
         digits = len(str(options.count - 1))
         each = {f"{at:0{digits}}.png": pictures.png(pictures.to_image(image)) for at, image in enumerate(samples)}
@@ -56,10 +58,10 @@ def draw(model: Model, key: jax.Array, count: int, labels: dict[str, Any]) -> np
     if is_vae(model.module):
         z = jax.random.normal(key, (count, model.module.latent))
         return np.asarray(vae.decode(model.module, model.variables, z, **labels))
-    return in_unit_range(dcgan.sample(model.module, model.variables, key, count, **labels))
+    return in_unit_range(dcgan.sample(model.module, model.variables, key, count, **labels), model)
 
 
-def in_unit_range(images: jax.Array) -> np.ndarray:
-    """A generator's images, from 0 to 1: those of one that ends in tanh are from −1 to 1."""
-    found = np.asarray(images)
-    return found / 2 + 0.5 if (found < 0).any() else found
+def in_unit_range(images: jax.Array, model: Model) -> np.ndarray:
+    """A generator's images, from 0 to 1."""
+    black, white = getattr(model.module, "image_range", (0, 1))
+    return (np.asarray(images) - black) / (white - black)

@@ -128,7 +128,7 @@ def _progress(layout: Layout, below: list[Path], finished: Mapping[str, Any] | N
         return f"finished after {finished['epochs']} epochs"
     if below:
         return "not finished"
-    epochs = sum(1 for _ in layout.metrics.open("rb")) if layout.metrics.is_file() else 0
+    epochs = layout.metrics.read_bytes().count(b"\n") if layout.metrics.is_file() else 0
     return f"not finished, {epochs} epochs so far"
 
 

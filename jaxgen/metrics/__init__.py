@@ -7,9 +7,9 @@ functions of arrays.
 
 from jaxgen.metrics.distances import frechet_distance, kernel_distance
 from jaxgen.metrics.features import Features, learned_features, pixels
-from jaxgen.metrics.figure import Figure, as_json, table, title
+from jaxgen.metrics.figure import Figure, Figures, as_json, table, title
 from jaxgen.metrics.images import psnr, squared_error, ssim, window_sigma
-from jaxgen.metrics.latent import Bounds, active_units, bounds, decoded, encoded, linear_probe
+from jaxgen.metrics.latent import Bounds, Codes, active_units, bounds, decoded, encoded, linear_probe
 from jaxgen.metrics.neighbours import (
     DensityCoverage,
     PrecisionRecall,
@@ -18,18 +18,22 @@ from jaxgen.metrics.neighbours import (
     precision_recall,
     radii,
 )
-from jaxgen.metrics.of_models import FLOOR, of_autoencoder, of_completion, of_samples, of_vae
+from jaxgen.metrics.of_models import of_autoencoder, of_completion, of_vae
 from jaxgen.metrics.pca import PCA, principal_components
+from jaxgen.metrics.samples import FLOOR, SampleMeasure, of_samples
 from jaxgen.metrics.scaling import halves
 
 __all__ = [
     "FLOOR",
     "PCA",
     "Bounds",
+    "Codes",
     "DensityCoverage",
     "Features",
     "Figure",
+    "Figures",
     "PrecisionRecall",
+    "SampleMeasure",
     "active_units",
     "as_json",
     "bounds",

@@ -25,6 +25,9 @@ class Figure(NamedTuple):
     better: Literal["lower", "higher"] = "lower"
 
 
+Figures = dict[str, Figure]  # by name, such as `frechet_distance`
+
+
 def title(name: str) -> str:
     """The title of a figure for people: `frechet_distance` is `Fréchet distance`."""
     words = [_SPELLED.get(word, word) for word in name.split("_")]

@@ -1,6 +1,6 @@
 """Measures of variational autoencoders: bounds on the likelihood, and what the latent space holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,14 @@ from jaxgen.metrics.scaling import as_floats
 Encode = Callable[..., tuple[Any, Any]]  # images [B, H, W, C] (and labels [B]) -> mean and log σ² [B, latent]
 Decode = Callable[..., Any]  # codes [B, latent] (and labels [B]) -> images [B, H, W, C] in (0, 1)
 
-_BATCH = 100  # images that are encoded or decoded at a time
+_BATCH = 500  # images that are encoded or decoded at a time
+
+
+class Codes(NamedTuple):
+    """The distributions of images' codes: independent normal ones."""
+
+    mean: NDArray[np.float32]  # [N, latent]
+    log_variance: NDArray[np.float32]  # [N, latent]
 
 
 class Bounds(NamedTuple):
@@ -37,7 +44,7 @@ class Bounds(NamedTuple):
 
 
 def bounds(
-    encode: Encode,
+    codes: Codes,
     decode: Decode,
     images: ArrayLike,
     key: jax.Array,
@@ -52,22 +59,21 @@ def bounds(
     with a standard normal prior, a normal q and pixels that are independent Bernoulli variables, as in the recipe's
     loss. Kingma and Welling, "Auto-encoding variational Bayes", 2013 (https://arxiv.org/abs/1312.6114); Burda, Grosse
     and Salakhutdinov, "Importance weighted autoencoders", 2015 (https://arxiv.org/abs/1509.00519). L_K rises with K
-    towards log p(x). A hundred images are decoded at a time, for one sample after the other.
+    towards log p(x). Some hundred images are decoded at a time, for one sample after the other.
 
     Args:
-        encode: `images [B, H, W, C] -> (mean, log σ²)`, `[B, latent]` each.
+        codes: What the encoder makes of the images, as `encoded` gives it.
         decode: `codes [B, latent] -> images [B, H, W, C]` in (0, 1).
         images: `[N, H, W, C]` in [0, 1].
         key: What the codes are drawn with.
-        labels: `[N]`, for a conditional model, whose functions take them as their second argument.
+        labels: `[N]`, for a conditional model, whose functions take a batch of them as their second argument.
         importance_samples: K; 0 leaves the importance-weighted bound out.
 
     Returns:
         The bounds of each image.
     """
     parts = []
-    for start, batch, given in _batches(as_floats(images), labels):
-        mean, log_variance = encode(batch, *given)
+    for start, (batch, mean, log_variance), given in _batches((as_floats(images), *codes), labels):
         batch_key = jax.random.fold_in(key, start)
         z, _ = _draw(mean, log_variance, jax.random.fold_in(batch_key, 0))
         kl, reconstruction = _kl(mean, log_variance), _cross_entropy(decode(z, *given), batch)
@@ -81,15 +87,22 @@ def bounds(
     return Bounds(each[0], each[1], weighted)
 
 
-def encoded(encode: Encode, images: ArrayLike, labels: ArrayLike | None = None) -> NDArray[np.float32]:
-    """The means of images' codes `[N, latent]`; the arguments are those of `bounds`."""
-    means = [encode(batch, *given)[0] for _, batch, given in _batches(as_floats(images), labels)]
-    return np.concatenate(jax.device_get(means))
+def encoded(encode: Encode, images: ArrayLike, labels: ArrayLike | None = None) -> Codes:
+    """The codes of images, some hundred at a time.
+
+    Args:
+        encode: `images [B, H, W, C] -> (mean, log σ²)`, `[B, latent]` each.
+        images: `[N, H, W, C]` in [0, 1].
+        labels: `[N]`, for a conditional model, whose function takes a batch of them as its second argument.
+    """
+    each = [encode(batch, *given) for _, (batch,), given in _batches((as_floats(images),), labels)]
+    mean, log_variance = (np.concatenate(jax.device_get(part)) for part in zip(*each, strict=True))
+    return Codes(mean, log_variance)
 
 
 def decoded(decode: Decode, codes: ArrayLike, labels: ArrayLike | None = None) -> NDArray[np.float32]:
-    """The images `[N, H, W, C]` of codes `[N, latent]`; the arguments are those of `bounds`."""
-    images = [decode(batch, *given) for _, batch, given in _batches(np.asarray(codes), labels)]
+    """The images `[N, H, W, C]` of codes `[N, latent]`, some hundred at a time; the arguments are those of `bounds`."""
+    images = [decode(batch, *given) for _, (batch,), given in _batches((np.asarray(codes),), labels)]
     return np.concatenate(jax.device_get(images))
 
 
@@ -128,11 +141,13 @@ def linear_probe(codes: ArrayLike, labels: ArrayLike, test_codes: ArrayLike, tes
     return float(probe.score(np.asarray(test_codes, np.float64), np.asarray(test_labels)))
 
 
-def _batches(array: NDArray[Any], labels: ArrayLike | None) -> Any:
-    """The number of the first row, the rows, and a tuple of their labels if there are any; for each batch."""
-    for start in range(0, len(array), _BATCH):
+def _batches(
+    arrays: Sequence[NDArray[Any]], labels: ArrayLike | None
+) -> Iterator[tuple[int, list[NDArray[Any]], tuple[NDArray[Any], ...]]]:
+    """For each batch: the number of its first row, its rows of each array, and its labels if there are any."""
+    for start in range(0, len(arrays[0]), _BATCH):
         rows = slice(start, start + _BATCH)
-        yield start, array[rows], () if labels is None else (np.asarray(labels)[rows],)
+        yield start, [array[rows] for array in arrays], () if labels is None else (np.asarray(labels)[rows],)
 
 
 @jax.jit

@@ -1,109 +1,25 @@
-"""The figures of each kind of model. The data come first, so that what depends on them alone is computed once."""
+"""The figures of models that are given images.
 
-from collections.abc import Callable, Sequence
+The data come first, so that what depends on them alone is computed once.
+"""
+
+from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxgen.metrics import images as of_images
-from jaxgen.metrics.distances import frechet_distance, kernel_distance
-from jaxgen.metrics.features import Features
-from jaxgen.metrics.figure import Figure
+from jaxgen.metrics.figure import Figure, Figures
 from jaxgen.metrics.latent import Decode, Encode, active_units, bounds, decoded, encoded, linear_probe
-from jaxgen.metrics.neighbours import density_coverage, nearest, precision_recall, radii
+from jaxgen.metrics.neighbours import nearest
 from jaxgen.metrics.pca import principal_components
-from jaxgen.metrics.scaling import as_floats, halves, some
-
-FLOOR = "real against held-out real"
-
-Figures = dict[str, Figure]
+from jaxgen.metrics.scaling import as_floats, some
 
 _MOST_DECIBELS = 100.0  # that an image counts for which equals its reference
 _PROBED = 10_000  # images that the linear probe learns from
-
-
-def of_samples(
-    real: ArrayLike,
-    held_out: ArrayLike | None = None,
-    features: Features | Sequence[Features] | Callable[[], Features | Sequence[Features]] = (),
-    *,
-    white: int = 255,
-) -> Callable[[ArrayLike], Figures]:
-    """Measure samples against real images, beside the same measure of held-out real images: the floor.
-
-    The distances depend on the number of images. So all three sets are cut to the size of the smallest, and the floor
-    is at that size.
-
-    Args:
-        real: Images that samples are compared with, usually those of training: `[N, H, W, C]`, integers from 0 to
-            `white` or floats in [0, 1].
-        held_out: Other real images of the same shape. None where there are none: `real` is then cut into two halves,
-            always the same; samples are compared with one, and the floor is between the two.
-        features: Of `learned_features` or `pixels`; or several of them, which are measured one after the other; or a
-            function that makes them, which is called when they are needed.
-        white: The integer that is 1.
-
-    Returns:
-        A function of samples `[M, H, W, C]` in [0, 1], which gives `frechet_distance`, `kernel_distance` with its
-        standard error, `precision`, `recall`, `density` and `coverage`, each with the floor as its baseline.
-    """
-    real, other = halves(np.asarray(real)) if held_out is None else (np.asarray(real), np.asarray(held_out))
-
-    @cache
-    def all_features() -> Sequence[Features]:
-        made = features() if callable(features) and not isinstance(features, Features) else features
-        return (made,) if isinstance(made, Features) else made
-
-    @cache
-    def references(count: int) -> list["_Reference"]:
-        sets = [as_floats(some(images, count), white) for images in (real, other)]
-        return [_reference(*map(each.of, sets)) for each in all_features()]
-
-    def measure(samples: ArrayLike) -> Figures:
-        count = min(map(len, (real, other, np.asarray(samples))))
-        chosen = as_floats(samples)[:count]
-        figures: Figures = {}
-        for each, reference in zip(all_features(), references(count), strict=True):
-            found = _compare(reference.real, each.of(chosen), reference.radii)
-            for name, figure in found.items():
-                figures["_".join(filter(None, (name, each.name)))] = figure._replace(
-                    baselines={FLOOR: reference.floor[name].value}
-                )
-        return figures
-
-    return measure
-
-
-class _Reference(NamedTuple):
-    """What samples are compared with, and what is known of it."""
-
-    real: NDArray[np.float32]  # features
-    radii: dict[int, NDArray[np.float64]]  # by the number of neighbours
-    floor: Figures
-
-
-def _reference(real: NDArray[np.float32], held_out: NDArray[np.float32]) -> _Reference:
-    of_real = {neighbours: radii(real, neighbours) for neighbours in (3, 5)}
-    return _Reference(real, of_real, _compare(real, held_out, of_real))
-
-
-def _compare(
-    real: NDArray[np.float32], samples: NDArray[np.float32], of_real: dict[int, NDArray[np.float64]]
-) -> Figures:
-    kernel, error = kernel_distance(real, samples)
-    precision, recall = precision_recall(real, samples, neighbours=3, real_radii=of_real[3])
-    density, coverage = density_coverage(real, samples, neighbours=5, real_radii=of_real[5])
-    return {
-        "frechet_distance": Figure(frechet_distance(real, samples)),
-        "kernel_distance": Figure(kernel, standard_error=error),
-        "precision": Figure(precision, better="higher"),
-        "recall": Figure(recall, better="higher"),
-        "density": Figure(density, better="higher"),
-        "coverage": Figure(coverage, better="higher"),
-    }
 
 
 def of_autoencoder(
@@ -204,10 +120,9 @@ def of_vae(
         return f"PCA with {latent} numbers", float(error), accuracy
 
     def measure(encode: Encode, decode: Decode) -> Figures:
-        found = bounds(
-            encode, decode, images, jax.random.key(seed), labels=given, importance_samples=importance_samples
-        )
-        means = encoded(encode, images, given)
+        codes = encoded(encode, images, given)
+        found = bounds(codes, decode, images, jax.random.key(seed), labels=given, importance_samples=importance_samples)
+        means = codes.mean
         label, error_of_pca, accuracy_of_pca = baseline(means.shape[1])
         nats = "nats per image"
         elbo = _mean(found.elbo, unit=nats, better="higher")
@@ -222,7 +137,7 @@ def of_vae(
         figures["active_units"] = Figure(active_units(means), unit=f"of {means.shape[1]}", better="higher")
         error = _mean(of_images.squared_error(decoded(decode, means, given), images))
         figures["reconstruction_mse"] = error._replace(baselines={label: error_of_pca})
-        accuracy = probe(lambda: encoded(encode, probed, probe_given), means)
+        accuracy = probe(lambda: encoded(encode, probed, probe_given).mean, means)
         if accuracy is not None and accuracy_of_pca is not None:
             figures["linear_probe"] = Figure(accuracy, {label: accuracy_of_pca}, better="higher")
         return figures

@@ -73,10 +73,12 @@ class DigitsGenerator(nn.Module):
     Attributes:
         latent: Dimensions of the latent space.
         classes: The number of classes whose labels `[B]` it takes; 0: it takes no labels.
+        image_range: What black and white are in its images; in those of other generators they are 0 and 1.
     """
 
     latent: int = 64
     classes: int = 0
+    image_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -326,8 +326,28 @@ def encode(
     Returns:
         `[N, latent]`.
     """
-    means: jax.Array = _apply(module, "encode", variables, images, given_labels(module, labels, len(images)))[0]
-    return means
+    return posterior(module, variables, images, labels)[0]
+
+
+def posterior(
+    module: nn.Module,
+    variables: PyTree,
+    images: jax.Array | np.ndarray,
+    labels: jax.Array | np.ndarray | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Compute the distributions of images' latent codes, in evaluation mode.
+
+    Args:
+        module: The network.
+        variables: Its variables.
+        images: `[N, 32, 32, 1]` in [0, 1], or of the module's shape.
+        labels: For a conditional module, the classes `[N]`, or one for all.
+
+    Returns:
+        Mean and log σ², `[N, latent]` each.
+    """
+    mean, log_variance = _apply(module, "encode", variables, images, given_labels(module, labels, len(images)))
+    return mean, log_variance
 
 
 def decode(

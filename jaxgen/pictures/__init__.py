@@ -9,7 +9,7 @@ Curves and scatter plots are drawn by Matplotlib, under its own default settings
 """
 
 from jaxgen.pictures.images import gif, grid, over, png, to_image
-from jaxgen.pictures.plots import curves, labelled, scatter
+from jaxgen.pictures.plots import curves, scatter
 from jaxgen.pictures.sheets import beside, captioned, compared, plane, sheet, strips
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "curves",
     "gif",
     "grid",
-    "labelled",
     "over",
     "plane",
     "png",

@@ -9,10 +9,9 @@ from PIL import Image, ImageOps
 
 from jaxgen.pictures.images import Array
 from jaxgen.pictures.matplotlib_setup import matplotlib_defaults
-from jaxgen.pictures.sheets import sheet
 from jaxgen.pictures.text import BACKGROUND, families, literal, shortened
 
-__all__ = ["curves", "labelled", "scatter"]
+__all__ = ["curves", "scatter"]
 
 _SIZE = 18  # of text, in pixels
 _MARGIN = 16  # pixels
@@ -43,7 +42,7 @@ def curves(
             _draw_curve(axes, name, array)
         axes.set(xlabel="epoch", ylabel=_fitted(label, 400), yscale=scale)
         _count_epochs(axes, max((array.shape[-1] for array in values.values()), default=0))
-        _set_title(axes, title)
+        _set_title(figure, title)
         axes.grid(alpha=0.3, which="both")
         axes.legend()
         return _render(figure)
@@ -71,17 +70,6 @@ def _count_epochs(axes: Any, epochs: int) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     if epochs < 3:
         axes.set(xlim=(0.5, epochs + 0.5), xticks=range(1, epochs + 1))
-
-
-def labelled(images: Array, labels: Sequence[object] | Array, title: str) -> Image.Image:
-    """Draw images in a row, each under its label.
-
-    Args:
-        images: `[N, H, W, C]`, from 0 to 1.
-        labels: `[N]`.
-        title: stands above the row.
-    """
-    return sheet(images, len(images), title=title, column_labels=list(labels))
 
 
 def scatter(
@@ -129,7 +117,7 @@ def _scatter_2d(
         axes.plot([low, high, high, low, low], [low, low, high, high, low], color="0.3", linestyle="--", linewidth=1)
         axes.text(low, high, "latent grid", color="0.3", verticalalignment="bottom")
     axes.grid(alpha=0.3)
-    _set_title(axes, title, explained)
+    _set_title(figure, title, explained)
     if latent == 1 and len(names) <= _MOST_IN_A_LEGEND:
         axes.set_yticks(list(names), [_fitted(name, 150) for name in names.values()])
     else:
@@ -141,7 +129,7 @@ def _scatter_3d(
     points: _Floats, labels: NDArray[Any], names: Mapping[int, str], _: float | None, title: str
 ) -> Image.Image:
     figure = _new_figure(10.5, 7)
-    figure.suptitle(_fitted(title, 1000))
+    _set_title(figure, title)
     for number, axes in enumerate(figure.subplots(2, 3, subplot_kw={"projection": "3d", "facecolor": BACKGROUND}).flat):
         dots = axes.scatter(*points.T, c=labels, **_class_colours(labels))
         axes.view_init(azim=60 * number)
@@ -182,11 +170,13 @@ def _principal_components(points: _Floats) -> tuple[_Floats, float]:
     return centred @ directions[:2].T, float(variances[:2].sum() / total) if total else 1.0
 
 
-def _set_title(axes: Any, *lines: str) -> None:
-    axes.set_title("\n".join(_fitted(line, 700) for line in lines if line), loc="left")
+def _set_title(figure: Any, *lines: str) -> None:
+    width = figure.bbox.width - 2 * _MARGIN
+    text = "\n".join(_fitted(line, width) for line in lines if line)
+    figure.suptitle(text, x=0.01, horizontalalignment="left", fontsize="medium")
 
 
-def _fitted(text: str, width: int) -> str:
+def _fitted(text: str, width: float) -> str:
     """Text of at most `width` pixels for Matplotlib, which would read what stands between dollar signs as a formula."""
     return shortened(text, _SIZE, width).replace("$", r"\$")
 

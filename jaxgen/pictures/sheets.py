@@ -19,7 +19,7 @@ _LINE = "#e8590c"
 _AXIS = "#666666"
 _WIDTH, _HEIGHT = 1150, 800  # pixels that the enlarged images fill at most
 _LEAST_WIDTH = 480  # of a sheet's content, so that there is room for the title of a small picture
-_FRAME_WIDTH = 400  # of a frame of an animation
+_FRAME_WIDTH = 320  # of a frame of an animation
 
 _Levels = NDArray[np.uint8]  # [N, H, W] for gray images, else [N, H, W, 3]
 
@@ -155,12 +155,12 @@ def beside(named: Mapping[str, Image.Image], title: str) -> Image.Image:
 
 
 def captioned(image: Image.Image, caption: str) -> Image.Image:
-    """Draw a frame of an animation under its caption, enlarged by a whole factor to a width of about 400 pixels.
+    """Draw a frame of an animation under its caption, enlarged by a whole factor to a width of about 320 pixels.
 
     Frames of one size stay of one size, whatever their captions.
     """
     image = enlarged(image, max(1, round(_FRAME_WIDTH / image.width)))
-    size = max(18, image.width // 18)
+    size = max(16, image.width // 20)
     text = shortened(literal(caption), size, image.width)
     return _stacked([text_band(text, size, image.mode), image], size // 2, size)
 
@@ -217,12 +217,12 @@ def _arranged(
     bands = []
     if names := _labels("columns", column_labels, columns):
         bands.append(_column_labels(names, factor * width, gap, left, size, _mode(rows[0][1])))
-    for block in blocks:
+    for number, block in enumerate(blocks):
+        if number and len(block) > 1:
+            bands.append(Image.new("L", (1, gap), BACKGROUND))
         for label, levels in block:
             row = _row(levels, factor, columns, gap, cut)
             bands.append(_under(label, row, size) if are_above else _right_of(label, row, left, size))
-        if len(block) > 1:
-            bands.append(Image.new("L", (1, gap), BACKGROUND))
     return _page(bands, title, size, gap)
 
 

@@ -13,7 +13,7 @@ from jaxgen.pictures.matplotlib_setup import import_matplotlib, matplotlib_defau
 
 __all__ = ["BACKGROUND", "draw_text", "families", "literal", "shortened", "text_band", "text_width", "wrapped"]
 
-BACKGROUND = "#fbfbf9"
+BACKGROUND = "#ececea"  # light, and not as light as a white image
 INK = "#222222"
 
 _MOST_CHARACTERS = 300
@@ -38,7 +38,7 @@ def text_width(text: str, size: int) -> int:
     return math.ceil(sum(font.getlength(piece) for font, piece in _pieces(text, size)))
 
 
-def shortened(text: str, size: int, width: int) -> str:
+def shortened(text: str, size: int, width: float) -> str:
     """The text with an ellipsis for its end, if it is wider than `width` pixels."""
     if text_width(text, size) <= width:
         return text

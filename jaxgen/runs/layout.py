@@ -5,7 +5,8 @@
     metrics.jsonl     one line an epoch
     events.jsonl      what else there is to remember: checkpoints, bad steps, notes
     checkpoints/      the newest few, by step, and the best one where a metric says which that is
-    epochs/020/       the pictures of an epoch, and its weights where they are asked for
+    epochs/020/       the pictures of an epoch, and its weights where they are asked for; in raw/ the pictures without
+                      titles, labels and enlargement
     final/            the last pictures, and the trained weights under PyTorch's names
     finished.json     written last: the run is finished, and its results
 

@@ -85,10 +85,17 @@ class Outputs:
         if self._model is not None:
             if self._model < SHOWN:
                 self._of_models.setdefault(name, {})[self._models.labels[self._model]] = image
+                if raw is not None:
+                    self.write(f"raw/{self._model}.{name}.png", partial(png, raw))
             return
         self.write(f"{name}.png", partial(png, image))
         if raw is not None:
             self.write(f"raw/{name}.png", partial(png, raw))
+
+    def of_all_models(self, name: str, image: Picture) -> None:
+        """Write `NAME.png`, a picture that is the same for all models, so that it is drawn once."""
+        if not self._model:
+            self.write(f"{name}.png", partial(png, image))
 
     def animation(self, name: str, frames: Frames) -> None:
         """Write `NAME.gif`; of several models, that of the first."""
@@ -146,7 +153,7 @@ class Outputs:
 
 def _side_by_side(images: Mapping[str, Picture]) -> bytes:
     drawn = {label: image() if callable(image) else image for label, image in images.items()}
-    return pictures.png(pictures.strips(drawn, ""))
+    return pictures.png(pictures.beside(drawn, ""))
 
 
 def png(image: Picture) -> bytes:
@@ -177,12 +184,17 @@ def _plain(name: str, descriptions: Mapping[str, Any]) -> str:
 
 
 def write_samples(config: Config, samples: jax.Array, folder: Path | None = None, columns: int = 16) -> None:
-    """Write images `[N, H, W, C]` in 0..1, drawn with `config.seed`, as a picture and an array; see `write_extra`."""
+    """Write images `[N, H, W, C]` in 0..1, drawn with `config.seed`, as pictures and an array; see `write_extra`."""
     array = io.BytesIO()
     np.save(array, np.asarray(samples))
     name = f"{len(samples)}_of_seed_{config.seed}"
-    sheet = pictures.png(pictures.grid(samples, columns))
-    write_extra(config, {f"{name}.png": sheet, f"{name}.npy": array.getvalue()}, folder)
+    title = f"{config.experiment.rpartition('.')[2]}: {len(samples):,} samples of seed {config.seed}"
+    files = {
+        f"{name}.png": pictures.png(pictures.sheet(samples, columns, title=title)),
+        f"raw/{name}.png": pictures.png(pictures.grid(samples, columns)),
+        f"{name}.npy": array.getvalue(),
+    }
+    write_extra(config, files, folder)
 
 
 def write_extra(config: Config, files: Mapping[str, bytes], folder: Path | None = None) -> None:

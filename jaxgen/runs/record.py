@@ -27,6 +27,20 @@ def record(config: Config, data_sha256: str, about_data: Mapping[str, Any] | Non
     }
 
 
+def title(content: Mapping[str, Any], what: str, epoch: int | None) -> str:
+    """A picture's title, such as `vae_mnist · mnist · epoch 5: latent plane`.
+
+    Args:
+        content: that of `config.json`.
+        what: what the picture shows.
+        epoch: the finished epochs of what it shows; None where that belongs to no epoch.
+    """
+    parts = [content["experiment"].rpartition(".")[2], content["data"].get("name", "")]
+    if epoch is not None:
+        parts.append(f"epoch {epoch}" if epoch else "untrained")
+    return ": ".join(filter(None, [" · ".join(filter(None, parts)), what]))
+
+
 def write_record(layout: Layout, content: Mapping[str, Any], config: Config, devices: Sequence[jax.Device]) -> None:
     """Write `config.json` and `environment.json`."""
     write_json(layout.config, content)

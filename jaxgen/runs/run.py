@@ -26,7 +26,7 @@ from jaxgen.runs.models import by_name, models_of, of_model, spread, table
 from jaxgen.runs.outcome import History, Outcome, pictures_in
 from jaxgen.runs.outputs import Frames, Outputs, Picture, surviving, weights_files
 from jaxgen.runs.progress import Progress
-from jaxgen.runs.record import write_record
+from jaxgen.runs.record import title, write_record
 from jaxgen.runs.results import Results
 from jaxgen.runs.resume import At, Finished, New, Start, newest_good
 from jaxgen.runs.room import check_memory
@@ -107,6 +107,15 @@ class Run(Generic[ConfigT]):
         """A PRNG key that follows from the run's seed, named for its use; `number` tells several of one use apart."""
         return key_of(self.config, use, number)
 
+    def title(self, what: str = "", epoch: int | None = None) -> str:
+        """A title for a picture, such as `vae_mnist · mnist · epoch 5: latent plane`.
+
+        Args:
+            what: what the picture shows.
+            epoch: the finished epochs of the model that it shows, if it shows one.
+        """
+        return title(self._setup.record, what, epoch)
+
     def picture(self, name: str, image: Picture, raw: Picture | None = None) -> None:
         """Write `NAME.png`, into the folder of the epoch that is being drawn, or of the end.
 
@@ -119,18 +128,22 @@ class Run(Generic[ConfigT]):
             self._outputs.picture(name, image, raw)
 
     def curves(self, name: str, metrics: Sequence[str], label: str, *, scale: str = "linear") -> None:
-        """Write `NAME.png`, a plot of metrics over the epochs so far.
+        """Write `NAME.png`, a plot of metrics over the epochs so far, unless there is none yet.
 
         Args:
             name: the file's name without suffix.
             metrics: their names, as in the history; of several models, the mean is drawn with a band of one standard
                 deviation.
-            label: the label of the vertical axis.
+            label: the label of the vertical axis, which is also in the title.
             scale: its scale, "linear" or "log".
         """
         found = {key: values if len(values) > 1 else values[0] for key, values in by_name(self.history).items()}
         shown = {metric: found[metric] for metric in metrics if metric in found}
-        self.picture(name, lambda: pictures.curves(shown, list(shown), label, scale=scale))
+        heading = self.title(label)
+        if shown and not self._is_finished:
+            self._outputs.of_all_models(
+                name, lambda: pictures.curves(shown, list(shown), label, scale=scale, title=heading)
+            )
 
     def animation(self, name: str, frames: Frames) -> None:
         """Write `NAME.gif`, as `picture` does."""

@@ -17,7 +17,7 @@ from jaxgen.runs.lock import locked
 from jaxgen.runs.outcome import Outcome, pictures_in
 from jaxgen.runs.outputs import Picture, png, surviving
 from jaxgen.runs.progress import Progress
-from jaxgen.runs.record import announce, digest, record, write_record
+from jaxgen.runs.record import announce, digest, record, title, write_record
 from jaxgen.runs.resume import Finished, New, decide
 from jaxgen.runs.run import Page, Run, Setup
 from jaxgen.runs.session import session
@@ -133,7 +133,7 @@ class Group(Generic[ConfigT]):
         self.failures: list[str] = []
         self.figures: dict[str, float] = {}
         self._source = source
-        self._about_data = content["data"]
+        self._content = content
         self._how_to_resume = resume_command(config)
 
     @contextlib.contextmanager
@@ -142,8 +142,12 @@ class Group(Generic[ConfigT]):
         folder = self.config.folder / name
         resume = self.config.resume and Layout(folder).read_config() is not None
         config = self.config.replace(out=folder, resume=resume, **changes)
-        with _started(config, self._source, modules, self._about_data, name, None, self._how_to_resume) as run:
+        with _started(config, self._source, modules, self._content["data"], name, None, self._how_to_resume) as run:
             yield run
+
+    def title(self, what: str = "", epoch: int | None = None) -> str:
+        """A title for a picture, as that of a `Run`."""
+        return title(self._content, what, epoch)
 
     def picture(self, name: str, image: Picture, epoch: int | None = None) -> None:
         """Write `NAME.png` into the folder of an epoch, or of the end, beside the runs' folders.

@@ -16,7 +16,7 @@ import pkgutil
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -33,6 +33,8 @@ DEEPEST = 16  # modules in modules
 SMALL = 4096  # a size that any file may name
 Field = tuple[str | int, ...]  # the keys and positions that lead to a value in a description
 CHOICES = {"cell": ("lstm", "gru")}  # fields of text that decide the shapes
+SIDES = (4, 5, 6, 7)  # of the smallest feature map, in modules with a field `size`; see jaxgen.layers.halvings
+SIZES = tuple(SIDES[0] * 2**depth for depth in range(1, 7))
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
@@ -104,15 +106,16 @@ def recognise(state_dicts: Mapping[str, Tensors], where: str, name: str | None =
     Raises:
         InputError: there is none, or there are several.
     """
-    architectures = _default_descriptions()
-    if name is not None:
-        architectures = [each for each in architectures if each[0]["class"] == full_name(name)]
     found: list[nn.Module] = []
-    for description, shapes in architectures:
-        for match in matches(state_dicts, shapes):
-            fitted = _fit(description, match.shapes)
-            if fitted is not None and fitted not in found:
-                found.append(fitted)
+    for architectures in (_default_descriptions(), _sized_descriptions()):
+        for description, shapes in architectures:
+            if name is None or description["class"] == full_name(name):
+                found += [
+                    module for match in matches(state_dicts, shapes) for module in _fitted(description, match.shapes)
+                ]
+        if found:
+            break
+    found = [module for at, module in enumerate(found) if module not in found[:at]]
     names = list(dict.fromkeys(_short_name(type(module)) for module in found))
     if len(found) == 1:
         return found[0]
@@ -122,7 +125,7 @@ def recognise(state_dicts: Mapping[str, Tensors], where: str, name: str | None =
     tensors = listed({name: None for each in state_dicts.values() for name in each})
     if name is None:
         raise InputError(f"{where}: its tensors ({tensors}) are not those of a module in jaxgen.models; {GIVE_MODULE}")
-    wanted = listed(architectures[0][1])
+    wanted = listed(next(shapes for each, shapes in _default_descriptions() if each["class"] == full_name(name)))
     raise InputError(f"{where}: its tensors ({tensors}) are not those of {name}, which are like {wanted}")
 
 
@@ -287,16 +290,46 @@ def _is_of_type(value: Any, declared: Any) -> bool:
 @functools.cache
 def _default_descriptions() -> list[tuple[dict[str, Any], Shapes]]:
     """Each architecture of `jaxgen.models` with its default fields, and with each choice where there is one."""
-    found: list[tuple[dict[str, Any], Shapes]] = []
-    for name, kind in _known_classes().items():
-        if not name.startswith("jaxgen.models.") or not hasattr(kind, "input_shape"):
-            continue
-        fields = [field for field in CHOICES if field in kind.__dataclass_fields__]
-        for values in itertools.product(*(CHOICES[field] for field in fields)):
-            description = {"class": name, "fields": dict(zip(fields, values, strict=True))}
-            if shapes := _shapes(description):  # None for a class that has no default for one of its fields
-                found.append((describe(build(description)), shapes))
-    return found
+    return [each for name, kind in _architectures().items() for each in _descriptions(name, kind, CHOICES)]
+
+
+@functools.cache
+def _sized_descriptions() -> list[tuple[dict[str, Any], Shapes]]:
+    """Each architecture that images of several sizes make deeper or shallower, with the smallest size of each depth."""
+    return [
+        each for name, kind in _architectures().items() if "size" in kind.__dataclass_fields__
+        for each in _descriptions(name, kind, {"size": SIZES})
+    ]  # fmt: skip
+
+
+def _architectures() -> dict[str, type[nn.Module]]:
+    return {
+        name: kind
+        for name, kind in _known_classes().items()
+        if name.startswith("jaxgen.models.") and hasattr(kind, "input_shape")
+    }
+
+
+def _descriptions(
+    name: str, kind: type[nn.Module], choices: Mapping[str, Sequence[Any]]
+) -> Iterator[tuple[dict[str, Any], Shapes]]:
+    """Descriptions of a class with its default fields and each choice, and the shapes of its tensors."""
+    fields = [field for field in choices if field in kind.__dataclass_fields__]
+    for values in itertools.product(*(choices[field] for field in fields)):
+        description = {"class": name, "fields": dict(zip(fields, values, strict=True))}
+        if shapes := _shapes(description):  # None for a class that has no default for one of its fields
+            yield describe(build(description)), shapes
+
+
+def _fitted(description: Mapping[str, Any], wanted: Shapes) -> list[nn.Module]:
+    """The described module with fields that give its tensors these shapes; of all sizes that are as deep, the first."""
+    size = description["fields"].get("size")
+    sizes = [size * side // SIDES[0] for side in SIDES] if size in SIZES else [size]
+    for each in sizes:
+        fields = description["fields"] if each is None else {**description["fields"], "size": each}
+        if module := _fit({**description, "fields": fields}, wanted):
+            return [module]
+    return []
 
 
 def _fit(description: Mapping[str, Any], wanted: Shapes) -> nn.Module | None:
