@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 import jaxgen
-from jaxgen import layers, pictures, runs
+from jaxgen import layers, pictures, report, runs
 from jaxgen.data import GIVEN, Given, about, load_splits
 from jaxgen.models import autoencoder
 from jaxgen.recipes import with_hyperparams
@@ -69,7 +69,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     originals = jnp.asarray(test.preview(10).images) / test.white
 
     source = jaxgen.scaled(train.images, white=train.white)
-    with runs.start(config, source, module, about_data=about(config.data, train, test)) as run:
+    with runs.start(config, source, module, about_data=about(config.data, train, test), page=report.write) as run:
 
         def draw(epoch: int, variables: PyTree) -> None:
             back = autoencoder.reconstruct(module, variables, originals)

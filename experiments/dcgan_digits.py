@@ -11,7 +11,7 @@ import jax
 import optax
 
 import jaxgen
-from jaxgen import pictures, runs
+from jaxgen import pictures, report, runs
 from jaxgen.data import GIVEN, Given, Images, about, load
 from jaxgen.models import dcgan
 from jaxgen.recipes import with_hyperparams
@@ -70,7 +70,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     modules = {"generator": generator, "discriminator": discriminator}
 
     source = jaxgen.scaled(digits.images, -1, 1, white=digits.white)
-    with runs.start(config, source, modules, about_data=about(config.data, digits)) as run:
+    with runs.start(config, source, modules, about_data=about(config.data, digits), page=report.write) as run:
         same_z = run.key("frames")
         draw_data(run, digits)
 

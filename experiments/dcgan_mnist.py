@@ -12,7 +12,7 @@ import optax
 from pydantic import Field
 
 import jaxgen
-from jaxgen import pictures, runs
+from jaxgen import pictures, report, runs
 from jaxgen.data import GIVEN, Given, about, load
 from jaxgen.models import dcgan
 from jaxgen.recipes import with_hyperparams
@@ -67,7 +67,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     modules = {"generator": generator, "discriminator": discriminator}
 
     source = jaxgen.scaled(train.images, white=train.white)
-    with runs.start(config, source, modules, about_data=about(config.data, train)) as run:
+    with runs.start(config, source, modules, about_data=about(config.data, train), page=report.write) as run:
 
         def draw(epoch: int, variables: PyTree) -> None:
             samples = dcgan.sample(generator, variables["generator"], run.key("samples", epoch), 64)

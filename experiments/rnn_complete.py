@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import model_validator
 
 import jaxgen
-from jaxgen import pictures, runs
+from jaxgen import pictures, report, runs
 from jaxgen.data import GIVEN, Given, about, load_splits
 from jaxgen.losses import mean_squared_error
 from jaxgen.metrics.paired import paired_difference, unpaired_difference
@@ -95,11 +95,13 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome:
     about_data = about(config.data, train, validation)
 
     if len(config.cell) == 1:
-        with runs.start(config, windows, network(config), about_data=about_data, label=config.cell[0]) as run:
+        with runs.start(
+            config, windows, network(config), about_data=about_data, label=config.cell[0], page=report.write
+        ) as run:
             learn(run, originals, held_out)
         return run.outcome
     outcomes: dict[str, runs.Outcome] = {}
-    with runs.start_group(config, windows, about_data=about_data) as group:
+    with runs.start_group(config, windows, about_data=about_data, page=report.write) as group:
         for cell in config.cell:
             with group.start(cell, network(config.replace(cell=cell)), cell=cell) as run:
                 learn(run, originals, held_out)

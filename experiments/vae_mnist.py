@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import Field
 
 import jaxgen
-from jaxgen import pictures, runs, torch_weights
+from jaxgen import pictures, report, runs, torch_weights
 from jaxgen.data import GIVEN, Given, Images, about, load, load_splits
 from jaxgen.models import vae
 from jaxgen.recipes import with_hyperparams
@@ -80,7 +80,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     real = jnp.asarray(test.preview(config.batch_size).images) / test.white
 
     source = jaxgen.scaled(train.images, white=train.white)
-    with runs.start(config, source, module, about_data=about(config.data, train, test)) as run:
+    with runs.start(config, source, module, about_data=about(config.data, train, test), page=report.write) as run:
         path = [number for number in TUTORIALS_PATH if (test.labels == number).any()]
         some = test.preview(POINTS)
 

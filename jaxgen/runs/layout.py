@@ -9,6 +9,7 @@
                       titles, labels and enlargement
     final/            the last pictures, and the trained weights under PyTorch's names
     finished.json     written last: the run is finished, and its results
+    report.html       a page about all of it
 
 The path of a file says when it was made, so what is later than a checkpoint is removed by removing folders.
 """
@@ -36,6 +37,7 @@ class Layout:
         self.epochs = folder / "epochs"
         self.final = folder / "final"
         self.finished = folder / "finished.json"
+        self.page = folder / "report.html"
         self.lock = folder / ".lock"
 
     def epoch(self, number: int) -> Path:

@@ -454,6 +454,8 @@ class Run(Generic[ConfigT]):
         write_json(self._layout.finished, came_to | self._compare_models())
         self._write_page(at_end=True)
         self._progress.results(self.folder, at.epoch, self.history, list(pictures_in(self._layout.final).values()))
+        if (page := self._layout.page).exists():
+            say(f"page      {page}")
 
     # ---- Writing ----
 

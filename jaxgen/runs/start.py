@@ -127,7 +127,7 @@ def _starting_weights(modules: Modules, sources: Any) -> PyTree:
 class Group(Generic[ConfigT]):
     """Several runs of one configuration, each in a folder of its own within the group's; from `start_group`."""
 
-    def __init__(self, config: ConfigT, source: Source, content: Mapping[str, Any]) -> None:
+    def __init__(self, config: ConfigT, source: Source, content: Mapping[str, Any], page: Page | None) -> None:
         self.config = config
         self._layout = Layout(config.folder)
         self.failures: list[str] = []
@@ -135,6 +135,7 @@ class Group(Generic[ConfigT]):
         self._source = source
         self._content = content
         self._how_to_resume = resume_command(config)
+        self._page = page
 
     @contextlib.contextmanager
     def start(self, name: str, modules: Modules = None, **changes: Any) -> Iterator[Run[ConfigT]]:
@@ -184,9 +185,23 @@ class Group(Generic[ConfigT]):
 
 @contextlib.contextmanager
 def start_group(
-    config: ConfigT, data: Source | PyTree, *, about_data: Mapping[str, Any] | None = None
+    config: ConfigT,
+    data: Source | PyTree,
+    *,
+    about_data: Mapping[str, Any] | None = None,
+    page: Page | None = None,
 ) -> Iterator[Group[ConfigT]]:
-    """The folder of several runs, new or resumed, under the conditions of `start`."""
+    """The folder of several runs, new or resumed, under the conditions of `start`.
+
+    Args:
+        config: the configuration that they share.
+        data: as `start` takes it.
+        about_data: as `start` takes it.
+        page: as `start` takes it; each run has a page of its own, and the group has one at its end.
+
+    Yields:
+        The group.
+    """
     source = as_source(data)
     with session(config) as config:
         _check_batch_size(config, source)
@@ -201,7 +216,7 @@ def start_group(
             announce(layout, content, devices)
             write_record(layout, content, config, devices)
             layout.remove_later(-1)  # comparisons are made anew from the runs' own files
-            group = Group(config, source, content)
+            group = Group(config, source, content, page)
             try:
                 yield group
             except InputError:
@@ -209,9 +224,11 @@ def start_group(
                     layout.config.unlink()
                     layout.environment.unlink()
                 raise
-            write_json(
-                layout.finished, {"epochs": config.epochs, "epoch": config.epochs, "step": 0, "results": group.figures}
-            )
+            came_to = {"epochs": config.epochs, "epoch": config.epochs, "step": 0, "results": group.figures}
+            write_json(layout.finished, came_to)
+            if page is not None and config.report != "none":
+                with surviving("the page of the runs", group.failures.append):
+                    say(f"page      {page(layout.folder, config.report)}")
 
 
 def _decide_group(config: Config, data_sha256: str) -> None:

@@ -97,7 +97,9 @@ class Graph:
 
     def reshape(self, tensor: str, shape: Shape) -> str:
         """Reshape a tensor; a symbolic dimension is what remains."""
-        return self.node("Reshape", tensor, self.integers(-1 if is_symbolic_dim(length) else length for length in shape))
+        return self.node(
+            "Reshape", tensor, self.integers(-1 if is_symbolic_dim(length) else length for length in shape)
+        )
 
     def integers(self, values: Any) -> str:
         """A constant of 64-bit integers, as shapes and axes are given."""

@@ -23,9 +23,7 @@ def convert(graph: Graph, layer: nn.Module, x: Value, shape: Shape, output_shape
         shape: The input's shape.
         output_shape: The output's shape.
     """
-    arrays = {
-        name: np.asarray(array) for collection in layer.variables.values() for name, array in collection.items()
-    }
+    arrays = {name: np.asarray(array) for collection in layer.variables.values() for name, array in collection.items()}
     name = ".".join(layer.path) or type(layer).__name__
     tensor, channels_first = _NODES[type(layer)](graph, layer, arrays, name, x, shape)
     return Value(tensor, tuple(output_shape), channels_first)
