@@ -170,6 +170,16 @@ def halvings(size: int) -> tuple[int, int]:
     return side, count
 
 
+def halvable(size: int) -> int:
+    """Return a size that `halvings` takes.
+
+    Raises:
+        InputError: It does not take this one.
+    """
+    halvings(size)
+    return size
+
+
 def flatten(x: jax.Array) -> jax.Array:
     """`[B, H, W, C]` -> `[B, C·H·W]`, in PyTorch's order (channels first)."""
     return x.transpose(0, 3, 1, 2).reshape(x.shape[0], math.prod(x.shape[1:]))
