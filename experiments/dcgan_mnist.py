@@ -26,8 +26,8 @@ class Config(runs.ConditionalConfig):
     data: runs.Resumable[str] = "mnist"
     """What to draw: mnist, fashion_mnist, cifar10, faces, digits, folder:PATH, arrays:FILE.npz or tfds:NAME; made
     gray and 28×28, or what size and channels say."""
-    size: Annotated[runs.Dimension, AfterValidator(layers.halvable)] = 28
-    """Height and width of the images in pixels: 4, 5, 6 or 7 times a power of two, such as 28, 32 or 64."""
+    size: Annotated[runs.Size, AfterValidator(layers.halvable)] = (28, 28)
+    """Height and width of the images in pixels, equal: 4, 5, 6 or 7 times a power of two, such as 28, 32 or 64."""
     channels: Literal[1, 3] = 1
     """1 for gray, 3 for colour."""
     width: runs.Dimension = 64
@@ -60,8 +60,9 @@ def recipe(config: Config, classes: int = 0) -> jaxgen.Recipe[dcgan.State]:
 
 
 def networks(config: Config, classes: int) -> tuple[dcgan.MnistGenerator, dcgan.MnistDiscriminator]:
-    shape = config.size, config.channels, config.width, classes
-    return dcgan.MnistGenerator(dcgan.MnistGenerator.latent, *shape), dcgan.MnistDiscriminator(*shape)
+    size, channels, width = config.size[0], config.channels, config.width
+    generator = dcgan.MnistGenerator(size=size, channels=channels, width=width, classes=classes)
+    return generator, dcgan.MnistDiscriminator(size, channels, width, classes)
 
 
 @runs.experiment
@@ -73,8 +74,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
         samples = dcgan.sample(module, variables, jax.random.key(config.seed), config.sample)
         runs.write_samples(config, samples, config.samples_out, columns=8)
         return None
-    size = config.size, config.size
-    train = load(config.data if data is None else data, size=size, channels=config.channels, **config.loading)
+    train = load(config.data if data is None else data, size=config.size, channels=config.channels, **config.loading)
     config = config.replace(data=config.data if data is None else GIVEN)
     classes = config.classes_of(train.classes)
     generator, discriminator = networks(config, classes)

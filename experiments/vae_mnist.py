@@ -36,8 +36,8 @@ class Config(runs.ConditionalConfig):
     data: runs.Resumable[str] = "mnist"
     """What to encode: mnist, fashion_mnist, cifar10, faces, digits, folder:PATH, arrays:FILE.npz or tfds:NAME; made
     gray and 32×32, or what size and channels say."""
-    size: Annotated[runs.Dimension, AfterValidator(layers.halvable)] = 32
-    """Height and width of the images in pixels: 4, 5, 6 or 7 times a power of two, such as 28, 32 or 64."""
+    size: Annotated[runs.Size, AfterValidator(layers.halvable)] = (32, 32)
+    """Height and width of the images in pixels, equal: 4, 5, 6 or 7 times a power of two, such as 28, 32 or 64."""
     channels: Literal[1, 3] = 1
     """1 for gray, 3 for colour."""
     width: runs.Dimension = 64
@@ -81,7 +81,7 @@ def recipe(config: Config, classes: int = 0) -> jaxgen.Recipe[vae.State]:
 
 
 def network(config: Config, classes: int) -> vae.ConvVAE:
-    return vae.ConvVAE(config.latent, config.size, config.channels, config.width, classes)
+    return vae.ConvVAE(config.latent, config.size[0], config.channels, config.width, classes)
 
 
 @runs.experiment
@@ -89,7 +89,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     """Train a variational autoencoder, and look at its latent space."""
     recipe(config)  # so that settings that do not go together are refused before anything is loaded
     given = config.data if data is None else data
-    size, channels = (config.size, config.size), config.channels
+    size, channels = config.size, config.channels
     if config.test or config.morph is not None:
         inspect(config, load(given, "test", size=size, channels=channels, **config.loading))
         return None
