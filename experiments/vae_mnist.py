@@ -148,7 +148,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
                 )
                 run.animation("morph", morph_frames(frames, names, run.title("", epoch)))
 
-        def validate(variables: PyTree) -> dict[str, jax.Array]:
+        def validate(variables: PyTree) -> dict[str, float]:
             values, labels = jnp.asarray(validation.images) / validation.white, labels_for(module, validation)
             found = figures(module, variables, values, labels, run.key("validation"))
             return {"validation_loss": found["test_loss"]}
