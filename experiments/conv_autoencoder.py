@@ -1,20 +1,22 @@
 """A convolutional autoencoder on CIFAR-10.
 
 python -m experiments.conv_autoencoder
+python -m experiments.conv_autoencoder --noise 0.2
 python -m experiments.conv_autoencoder --summary
 """
 
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from pydantic import Field
 
 import jaxgen
-from jaxgen import layers, metrics, pictures, report, runs
+from jaxgen import layers, losses, metrics, pictures, report, runs
 from jaxgen.data import GIVEN, Given, about, hold_out, load_splits
 from jaxgen.models import autoencoder
 from jaxgen.recipes import with_hyperparams
@@ -34,6 +36,8 @@ class Config(runs.DataConfig):
     """Images a step."""
     learning_rate: runs.Crossed[runs.Positive] = 1e-3
     """Adam's."""
+    noise: Annotated[float, Field(ge=0, lt=1e30)] = 0.0
+    """Standard deviation of the noise on the images that the network is given and learns to remove; 0 for none."""
     draw_every: runs.Count = 5
     """Epochs from one picture of reconstructed test images to the next."""
     validation: runs.Fraction = 0.0
@@ -47,7 +51,8 @@ class Config(runs.DataConfig):
 
 
 def recipe(config: Config) -> jaxgen.Recipe[autoencoder.State]:
-    return autoencoder.recipe(network(config), with_hyperparams(optax.adam, learning_rate=config.learning_rate))
+    optimizer = with_hyperparams(optax.adam, learning_rate=config.learning_rate)
+    return autoencoder.recipe(network(config), optimizer, noise=config.noise)
 
 
 def network(config: Config) -> autoencoder.ConvAutoencoder:
@@ -79,16 +84,23 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     source = jaxgen.scaled(train.images, white=train.white)
     with runs.start(config, source, module, about_data=about(config.data, train, test), page=report.write) as run:
 
+        def noisy(images: jax.Array) -> jax.Array:
+            return images + config.noise * jax.random.normal(run.key("noise"), images.shape)
+
         def draw(epoch: int, variables: PyTree) -> None:
-            back = autoencoder.reconstruct(module, variables, originals)
-            sets = {"original": originals, "reconstruction": back}
+            given = noisy(originals) if config.noise else originals
+            back = autoencoder.reconstruct(module, variables, given)
+            sets = {"original": originals} | ({"noisy": given} if config.noise else {}) | {"reconstruction": back}
             compared = pictures.compared(sets, 10, title=run.title("test images", epoch))
-            run.picture("reconstructed", compared, raw=pictures.over(originals, back))
+            run.picture("reconstructed", compared, raw=pictures.over(given, back))
             run.curves("loss", ["loss"], "training loss (mean squared error)")
             run.results(lambda: measure(partial(autoencoder.reconstruct, module, variables)))
 
         def draw_end(epoch: int, variables: PyTree) -> None:
             run.results({"test_mse": autoencoder.evaluate(module, variables, test_images)})
+            if config.noise:
+                restored = autoencoder.reconstruct(module, variables, noisy(test_images))
+                run.results({"test_mse_of_noisy": losses.mean_squared_error(restored, test_images)})
 
         def validate(variables: PyTree) -> dict[str, jax.Array]:
             images = validation.images / np.float32(validation.white)

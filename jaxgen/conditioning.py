@@ -54,10 +54,10 @@ def append_labels(module: nn.Module, x: jax.Array, labels: jax.Array | None) -> 
         raise InputError(f"{name}: is conditional on {classes} classes and takes labels [batch]")
     if labels.shape != x.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise InputError(
-            f"{name}: takes an integer label for each of the {len(x)} inputs, not {labels.dtype} {labels.shape}"
+            f"{name}: takes an integer label for each of the {x.shape[0]} inputs, not {labels.dtype} {labels.shape}"
         )
     code = jax.nn.one_hot(labels, classes, dtype=x.dtype)
-    code = code.reshape(len(x), *(1,) * (x.ndim - 2), classes)
+    code = code.reshape(x.shape[0], *(1,) * (x.ndim - 2), classes)
     return jnp.concatenate([x, jnp.broadcast_to(code, (*x.shape[:-1], classes))], axis=-1)
 
 

@@ -36,7 +36,8 @@ def load(
     Nothing that a file names is imported; a class outside `jaxgen.models` is given as `module`.
 
     Args:
-        path: a run's folder, finished or not (then its newest checkpoint is taken); or a `.safetensors` or `.pth` file.
+        path: a run's folder, finished or not (then its newest checkpoint is taken); a folder that `jaxgen export --to
+            hub` made; or a `.safetensors` or `.pth` file.
         best: take the checkpoint that was kept as the best one, by the metric that the run names.
         module: the module, where its class is the caller's own; for two networks, a mapping with their names. Or the
             name of the class in `jaxgen.models`, such as `"dcgan.MnistGenerator"`, where the tensors fit several.
@@ -50,17 +51,21 @@ def load(
     if path.is_file():
         made, variables, about = torch_weights.load_file(path, module)
         return Trained(made, variables, _as_attributes((about or {}).get("config", {})))
-    layout = Layout(path)
-    stored = layout.read_config()
-    if stored is None:
-        raise InputError(no_run(path))
-    if runs := runs_below(path):
-        raise InputError(f"{path}: holds several runs; load one of {', '.join(map(str, runs))}")
+    files = {file.stem: file for file in sorted(path.glob("*.safetensors"))}  # of an exported folder
+    stored: Mapping[str, Any] | None = None
+    if not files:
+        layout = Layout(path)
+        stored = layout.read_config()
+        if stored is None:
+            raise InputError(no_run(path))
+        if runs := runs_below(path):
+            raise InputError(f"{path}: holds several runs; load one of {', '.join(map(str, runs))}")
+        files = _of_model(layout, best, model)
     modules, variables = {}, {}
-    for name, file in _of_model(layout, best, model).items():
+    for name, file in files.items():
         given = module.get(name) if isinstance(module, Mapping) else module
-        modules[name], variables[name], _ = torch_weights.load_file(file, given)
-    config = _as_attributes(stored["options"])
+        modules[name], variables[name], about = torch_weights.load_file(file, given)
+    config = _as_attributes(about.get("config", {}) if stored is None else stored["options"])
     if modules.keys() == {"model"}:
         return Trained(modules["model"], variables["model"], config)
     return Trained(modules, variables, config)

@@ -18,7 +18,7 @@ import pytest
 
 import experiments.dcgan_digits  # noqa: F401  # a page imports it, which must not see the replaced `data.load`
 import jaxgen
-from jaxgen import data
+from jaxgen import commands, data
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -29,6 +29,7 @@ NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))
 DOWNLOADED = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"python -m ((?:experiments|tests)\.\w+)([^`\n#]*)")
+USE = re.compile(rf"(jaxgen (?:{'|'.join(commands.names())})) ([^`\n#]*)")
 
 
 def blocks(text: str) -> list[tuple[int, str]]:
@@ -78,7 +79,7 @@ def test_every_recipe_and_guide_has_a_snippet():
 def options_of(module: str) -> set[str]:
     """The options that a command's `--help` lists."""
     done = subprocess.run(
-        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", *module.split(), "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     return set(re.findall(r"--[a-z][a-z-]*", done.stdout))
 
@@ -86,14 +87,15 @@ def options_of(module: str) -> set[str]:
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
 def test_commands_take_the_options_shown(page):
     text = PAGES.get(page) or (ROOT / page).read_text()
-    for module, arguments in COMMAND.findall(text):
-        assert set(re.findall(r"--[a-z][a-z-]*", arguments)) <= options_of(module), f"python -m {module}{arguments}"
+    for module, arguments in [*COMMAND.findall(text), *USE.findall(text)]:
+        assert set(re.findall(r"--[a-z][a-z-]*", arguments)) <= options_of(module), f"python -m {module} {arguments}"
 
 
 def test_options_mentioned_exist():
     experiments = [f"experiments.{path.stem}" for path in (ROOT / "experiments").glob("[!_]*.py")]
     common = set.intersection(*(options_of(module) for module in experiments))
     known = set.union(*(options_of(module) for module in [*experiments, "experiments.benchmark", "tests.torture"]))
+    known |= set.union(*(options_of(f"jaxgen {name}") for name in commands.names()))
     for page, text in PAGES.items():
         assert set(re.findall(r"`(--[a-z][a-z-]*)[^`]*`", text)) <= known | {"--help"}, page
     in_table = re.findall(r"^\| `(--[a-z-]+)", PAGES["docs/index.md"], re.MULTILINE)
@@ -111,7 +113,7 @@ def test_links_lead_somewhere(page):
 
 def test_navigation_lists_every_page():
     listed = re.findall(r"[\w/]+\.md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
-    included = [target for text in PAGES.values() for target in re.findall(r'^--8<-- "(.+)"$', text, re.MULTILINE)]
+    included = [target for text in PAGES.values() for target in re.findall(r'^--8<-- "(.+\.md)"$', text, re.MULTILINE)]
     assert sorted([*(f"docs/{page}" for page in listed), *included]) == sorted([*PAGES, "CHANGELOG.md"][1:])
 
 

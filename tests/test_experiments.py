@@ -317,10 +317,14 @@ def test_vae_mnist_trains_tests_and_morphs(tmp_path, images, monkeypatch, capsys
     latent = json.loads((tmp_path / "run" / "final" / "latent_points.json").read_text())
     assert latent["classes"] == list(latent["means"]) == ["cats", "dogs"]
     assert all(len(mean) == 3 for mean in latent["means"].values())
-    assert {"cats", "dogs", "cats → dogs"} <= set(titles)
+    assert {"cats", "dogs", "cats → dogs", f"cats → dogs · vae_mnist · folder:{Path(images).name} · epoch 1"} <= set(
+        titles
+    )
     heading = f"vae_mnist · folder:{Path(images).name}"
     assert f"{heading} · epoch 1: the decoded latent plane where all but z₁ and z₂ are 0" in titles
-    assert {f"{heading} · epoch 1: morph", f"{heading} · untrained: means of 4 test images"} <= set(titles)
+    assert {f"{heading} · epoch 1: between means of classes", f"{heading} · untrained: means of 4 test images"} <= set(
+        titles
+    )
     with Image.open(tmp_path / "run" / "final" / "morph.gif") as animation:
         assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(animation)) == 50 * (vae_mnist.FRAMES + 1)
     results = json.loads((tmp_path / "run" / "finished.json").read_text())["results"]

@@ -19,7 +19,9 @@ NAME = f"jaxgen-{jaxgen.__version__}"
 
 
 def sources(folder):
-    return {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.py")}
+    """The Python files of a folder, and what the page of a run is made from."""
+    paths = [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).glob("report/assets/**/*.*")]
+    return {path.relative_to(ROOT).as_posix() for path in paths}
 
 
 @pytest.fixture(scope="module")

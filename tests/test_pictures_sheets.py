@@ -198,12 +198,15 @@ def test_a_line_of_images_has_one_axis(extent: float, numbers: set[str], monkeyp
 # --- Compositions -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("count", "rows"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 2)])
-def test_models_stand_side_by_side(count: int, rows: int) -> None:
-    named = {f"seed {number}": pictures.to_image(image) for number, image in enumerate(colours(count, 300, 400))}
+@pytest.mark.parametrize(
+    ("count", "width", "rows"), [(1, 900, 1), (2, 900, 1), (3, 900, 2), (4, 900, 2), (3, 500, 1), (4, 500, 2)]
+)
+def test_models_stand_side_by_side(count: int, width: int, rows: int) -> None:
+    named = {f"seed {number}": pictures.to_image(image) for number, image in enumerate(colours(count, 300, width))}
     found = boxes(pictures.beside(named, "a title"), count)
-    assert {(width, height) for _, _, width, height in found} == {(400, 300)}
+    assert {box[2:] for box in found} == {(width, 300)}
     assert len({top for _, top, _, _ in found}) == rows
+    assert len({left for left, _, _, _ in found}) == -(-count // rows)
     assert len(set(found)) == count
 
 

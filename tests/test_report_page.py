@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxgen import report
+from jaxgen.commands import compare
 from jaxgen.models import autoencoder, completion, dcgan, vae
 from jaxgen.report import live
 from tests.support.run_folder import MODULES, trained_variables, write_run
@@ -24,6 +25,7 @@ MISSING = [
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {' and '.join(MISSING)}")
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True}
+DRAWN = "new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))"
 LAPTOP = {"viewport": {"width": 1280, "height": 800}}
 
 
@@ -68,6 +70,7 @@ def opened(browser):
         page.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
         page.goto(path.as_uri())
         page.evaluate("Promise.all((window.jaxgen?.engines ?? []).map((engine) => engine.ready))")
+        page.evaluate(DRAWN)
         return page
 
     yield open_page
@@ -117,7 +120,7 @@ def until(page, condition):
 def settled(page):
     """Wait until the page has shown what it was asked for."""
     until(page, "jaxgen.engines.every((engine) => engine.idle && engine.waiting.size === 0)")
-    page.evaluate("new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
+    page.evaluate(DRAWN)
     until(page, "jaxgen.engines.every((engine) => engine.idle && engine.waiting.size === 0)")
 
 
@@ -163,6 +166,19 @@ def test_samples_of_a_seed_are_those_of_jaxgen(name, opened, written):
         np.testing.assert_allclose(shown, levels, atol=0.51)  # rounded to whole levels
     z = np.asarray(module.prior(jax.random.key(7), 2))[1:]
     np.testing.assert_allclose(compute(page, "generate", z)[0], expected[1].ravel(), atol=1e-4)
+
+
+def test_conditional_generator_draws_the_class_that_is_chosen(opened, tmp_path):
+    module = dcgan.DigitsGenerator(classes=3)
+    path = report.write(write_run(tmp_path / "run", "dcgan_digits", module, data={"classes": ["cat", "dog", "cow"]}))
+    page = opened(path)
+    settled(page)
+    before = pixels(page, "The generated image")
+    page.get_by_label("Class").select_option("cow")
+    changes(page, "The generated image", before)
+    z = module.prior(jax.random.key(0), 1)
+    image = np.asarray(module.apply(trained_variables(module), z, np.array([2]))).ravel()
+    np.testing.assert_allclose(compute(page, "generate", z, [2])[0], image, atol=2 / 255)  # rounded to float16
 
 
 def test_autoencoder_computes_what_jax_does(opened, written):
@@ -398,7 +414,9 @@ def test_names_are_shown_and_never_run(opened, tmp_path):
 def test_comparison_overlays_runs(opened, tmp_path):
     first = write_run(tmp_path / "a", "dcgan_digits")
     second = write_run(tmp_path / "b", "dcgan_digits", options={"learning_rate": 0.01}, epochs=2)
-    page = opened(report.compare([first, second], tmp_path / "comparison.html"))
+    path = tmp_path / "comparison.html"
+    compare.run(compare.Options(paths=(first, second), out=path))
+    page = opened(path)
     card = page.locator("figure.chart", has_text="Loss")
     assert card.locator("path").count() == 2
     settings = page.locator("#settings").inner_text()

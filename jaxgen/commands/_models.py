@@ -25,7 +25,7 @@ class Model(NamedTuple):
         prefix: what their names begin with: nothing in a run's folder, where the folder says whose they are.
         options: the options of its run, as far as they are known.
         data: what it was trained on, as `config.json` has it; empty where that is not known.
-        latent_points: the file of a run that holds the means of its classes' latent codes.
+        latent_points: where a finished run has the means of its classes' latent codes, if it is one that has them.
     """
 
     name: str
@@ -148,7 +148,7 @@ def _of_file(options: ModelOptions) -> Model:
 def _of_run(run: Path, options: ModelOptions) -> Model:
     layout = Layout(run)
     stored = layout.read_config() or {}  # a folder without a run is for jaxgen.load to refuse
-    chosen = _chosen(layout, options.model) if stored else None
+    chosen = chosen_model(layout, options.model) if stored else None
     trained = jaxgen.load(run, module=options.module, model=chosen)
     module, variables, experiment = trained.module, trained.variables, stored["experiment"].rpartition(".")[2]
     name = f"{experiment}'s model"
@@ -159,11 +159,11 @@ def _of_run(run: Path, options: ModelOptions) -> Model:
     return Model(
         name, module, variables, options.out or options.path / "samples",
         "" if chosen is None else f"model_{chosen}_", stored["options"], stored.get("data") or {},
-        layout.final / f"{number}latent_points.json",
+        layout.final / f"{number}latent_points.json" if layout.read_finished() is not None else None,
     )  # fmt: skip
 
 
-def _chosen(layout: Layout, asked: str | None) -> int | None:
+def chosen_model(layout: Layout, asked: str | None) -> int | None:
     """The number of the model to take from a run of several; None where it has but one."""
     count = count_models(layout)
     if asked is None:

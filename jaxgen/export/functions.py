@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import export
 
 from jaxgen.errors import InputError
 from jaxgen.models import autoencoder, completion
@@ -15,6 +16,7 @@ __all__ = ["Function", "functions_of"]
 
 Variables = Any
 Shape = tuple[int | None, ...]  # None is the batch, of any size
+Inputs = Mapping[str, tuple[Shape, str]]  # the shape and the dtype of each argument, by name
 
 
 class Function(NamedTuple):
@@ -29,7 +31,7 @@ class Function(NamedTuple):
 
     name: str
     call: Callable[..., jax.Array]
-    inputs: Mapping[str, tuple[Shape, str]]
+    inputs: Inputs
     output: str
 
 
@@ -67,7 +69,8 @@ def functions_of(
     """
     if not hasattr(module, "input_shape"):
         raise InputError(f"{type(module).__name__} has no input_shape: the shape of its input without the batch axis")
-    apply = partial(module.apply, variables)
+    variables = jax.tree.map(jnp.asarray, variables)
+    apply: Callable[..., Any] = partial(module.apply, variables)
     labels: dict[str, tuple[Shape, str]] = {"labels": ((None,), "int32")} if getattr(module, "classes", 0) else {}
     taken = {"images": ((None, *module.input_shape), "float32")}
     if isinstance(module, completion.RowCompleter):
@@ -102,12 +105,12 @@ def functions_of(
 def _generation(
     generator: nn.Module, variables: Variables, labels: dict[str, tuple[Shape, str]], count: int
 ) -> list[Function]:
-    def generate(z: jax.Array, *labels: jax.Array) -> jax.Array:
-        images: jax.Array = generator.apply(variables, z, *labels)
-        return images
+    generate: Callable[..., Any] = partial(generator.apply, variables)
 
     def sample(key: jax.Array, *labels: jax.Array) -> jax.Array:
-        return generate(generator.prior(jax.random.wrap_key_data(key, impl="threefry2x32"), count), *labels)
+        z = generator.prior(jax.random.wrap_key_data(key, impl="threefry2x32"), count)
+        images: jax.Array = generate(z, *labels)
+        return images
 
     of_count = {name: ((count,), dtype) for name, (_, dtype) in labels.items()}
     return [
@@ -123,6 +126,8 @@ def _completion(
     if not 1 <= length < height:
         raise InputError(f"{length} rows to keep: must be from 1 to {height - 1}, below the images' height")
 
+    predict: Callable[..., Any] = partial(module.apply, variables)
+
     def by_loop(images: jax.Array) -> jax.Array:
         completed: jax.Array = completion.complete(module, variables, images, length)
         return completed
@@ -130,9 +135,18 @@ def _completion(
     def row_by_row(images: jax.Array) -> jax.Array:
         rows = images[:, :length, :, 0]
         for _ in range(length, height):
-            window = rows[:, rows.shape[1] - length :]
-            rows = jnp.concatenate([rows, module.apply(variables, window)[:, None]], axis=1)
+            following = predict(rows[:, rows.shape[1] - length :])
+            rows = jnp.concatenate([rows, following[:, None]], axis=1)
         return rows[..., None]
 
     shape = (None, height, module.width, 1)
     return Function("complete", row_by_row if unrolled else by_loop, {"images": (shape, "float32")}, "completed")
+
+
+def traced_as(inputs: Inputs) -> list[jax.ShapeDtypeStruct]:
+    """What to trace a function with: a symbolic batch in place of None."""
+    (batch,) = export.symbolic_shape("batch")
+    return [
+        jax.ShapeDtypeStruct([batch if length is None else length for length in shape], dtype)
+        for shape, dtype in inputs.values()
+    ]

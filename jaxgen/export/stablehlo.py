@@ -3,7 +3,7 @@
 import jax
 from jax import export
 
-from jaxgen.export.functions import Function, Shape
+from jaxgen.export.functions import Function, traced_as
 
 PLATFORMS = ("cpu", "cuda")
 
@@ -22,12 +22,6 @@ def stablehlo(function: Function) -> bytes:
     Returns:
         The content of the file.
     """
-    (batch,) = export.symbolic_shape("batch")
-
-    def dimensions(shape: Shape) -> tuple[int, ...]:
-        return tuple(batch if length is None else length for length in shape)
-
-    inputs = [jax.ShapeDtypeStruct(dimensions(shape), dtype) for shape, dtype in function.inputs.values()]
     with jax.default_matmul_precision("highest"):  # or a GPU would round the products' inputs to tf32
-        exported = export.export(jax.jit(function.call), platforms=PLATFORMS)(*inputs)
+        exported = export.export(jax.jit(function.call), platforms=PLATFORMS)(*traced_as(function.inputs))
     return bytes(exported.serialize())

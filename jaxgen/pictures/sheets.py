@@ -19,6 +19,7 @@ _LINE = "#e8590c"
 _AXIS = "#666666"
 _WIDTH, _HEIGHT = 1150, 800  # pixels that the enlarged images fill at most
 _LEAST_WIDTH = 480  # of a sheet's content, so that there is room for the title of a small picture
+_BESIDE_WIDTH = 1600  # of a row of pictures side by side; there are always two in a row
 _FRAME_WIDTH = 320  # of a frame of an animation
 
 _Levels = NDArray[np.uint8]  # [N, H, W] for gray images, else [N, H, W, 3]
@@ -134,14 +135,15 @@ def strips(named: Mapping[str, Image.Image], title: str) -> Image.Image:
 
 
 def beside(named: Mapping[str, Image.Image], title: str) -> Image.Image:
-    """Draw the pictures of several models side by side, each under its name, in as many rows as columns.
+    """Draw the pictures of several models side by side, each under its name, in rows of about 1600 pixels.
 
     Args:
         named: the pictures by name.
         title: as for `sheet`.
     """
-    columns = math.ceil(math.sqrt(len(named)))
     width = max(image.width for image in named.values())
+    rows = math.ceil(len(named) / max(2, _BESIDE_WIDTH // width))
+    columns = math.ceil(len(named) / rows)
     size = _text_size(columns * width)
     cells = [_under(name, image, size) for name, image in named.items()]
     bands = []

@@ -4,20 +4,21 @@ A page is made from a run's folder alone and is meant to be sent: it opens witho
 no path, user or machine name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from jaxgen.durable import write as write_file
 from jaxgen.errors import InputError
-from jaxgen.report.content import of_comparison, of_run, plotted, title
+from jaxgen.metrics import title
+from jaxgen.report.content import of_comparison, of_run, plotted
 from jaxgen.report.folder import Run
 from jaxgen.report.live import live_model
 from jaxgen.report.network import UnsupportedError
 from jaxgen.report.page import page
 from jaxgen.report.thumbnails import pictures
 
-__all__ = ["compare", "write"]
+__all__ = ["comparison", "write"]
 
 SIZE = 400_000  # bytes of a page beside its weights
 
@@ -71,29 +72,31 @@ def write(folder: str | Path, kind: Literal["plain", "live"] = "live") -> Path:
             content["footer"].append(_precision(content["live"]))
         except UnsupportedError as why:
             content["plain"] = f"The model does not run in this page: {why}."
-    return _write(Path(folder) / "report.html", content, weights, {"": run})
+    path = Path(folder) / "report.html"
+    write_file(path, _with_pictures(content, weights, {"": run}).encode())
+    return path
 
 
-def compare(folders: Sequence[str | Path], path: str | Path) -> Path:
-    """Write a page that shows several runs, one over the other, with what differs in their settings.
+def comparison(folders: Sequence[str | Path]) -> str:
+    """A page that shows several runs, one over the other, with what differs in their settings.
 
     Args:
         folders: The runs' folders, two or more.
-        path: The file to write.
 
     Returns:
-        The file.
+        The page, as HTML.
 
     Raises:
         InputError: A folder holds no run, or there are fewer than two.
     """
     if len(folders) < 2:
-        raise InputError("name two runs or more to compare")
+        raise InputError("name the folders of two runs or more to compare")
     runs = dict(zip(_names([Path(folder) for folder in folders]), map(Run, map(Path, folders)), strict=True))
-    return _write(Path(path), of_comparison(runs), "", runs)
+    return _with_pictures(of_comparison(runs), "", runs)
 
 
-def _write(path: Path, content: dict[str, Any], weights: str, runs: dict[str, Run]) -> Path:
+def _with_pictures(content: dict[str, Any], weights: str, runs: Mapping[str, Run]) -> str:
+    """The page, with as many pictures as there is room for."""
     content["pictures"] = []
     left = SIZE - (len(page(content, weights).encode()) - len(weights)) - 2000  # the pictures' names
     for place, (name, run) in enumerate(runs.items()):
@@ -102,14 +105,17 @@ def _write(path: Path, content: dict[str, Any], weights: str, runs: dict[str, Ru
             share = left // ((len(runs) - place) * len(shown))
             for picture in pictures(one, share, plotted(run)):
                 words = " · ".join(filter(None, [name, inner.upper(), title(picture["name"])]))
-                content["pictures"].append({**picture, "name": words, "title": words})
+                content["pictures"].append({**picture, "key": words, "title": words})
                 left -= sum(len(frame["source"]) for frame in picture["frames"])
-    write_file(path, page(content, weights).encode())
-    return path
+    if len(runs) > 1:
+        content["pictures"].sort(key=lambda picture: picture["name"])  # side by side; runs keep their order
+    return page(content, weights)
 
 
 def _about_live(about: dict[str, Any]) -> dict[str, str]:
     heading, text = _TEXTS[about["kind"]]
+    if about["model"]:
+        text += f" Of the models of this run, it is that of {about['model']}."
     return {"live_title": heading, "live_text": text}
 
 

@@ -286,6 +286,9 @@ def _without_unused(network: Network) -> Network:
 # --- In NumPy ---------------------------------------------------------------------------------------------------------
 
 
+Array = Any  # np.ndarray, which NumPy's operators do not promise to return
+
+
 def evaluate(network: Network, *inputs: np.ndarray) -> list[np.ndarray]:
     """Compute a network's outputs.
 
@@ -306,35 +309,35 @@ def evaluate(network: Network, *inputs: np.ndarray) -> list[np.ndarray]:
     return [np.broadcast_to(values[number], (len(inputs[0]), *values[number].shape[1:])) for number in network.outputs]
 
 
-def _concatenate(step: Step, *arrays: np.ndarray) -> np.ndarray:
+def _concatenate(step: Step, *arrays: Array) -> Array:
     count = max(len(array) for array in arrays)
     full = [np.broadcast_to(array, (count, *array.shape[1:])) for array in arrays]
     return np.concatenate(full, step.attributes["axis"])
 
 
-def _slice(step: Step, x: np.ndarray) -> np.ndarray:
+def _slice(step: Step, x: Array) -> Array:
     bounds = zip(step.attributes["start"][1:], step.shape[1:], strict=True)
     return x[(slice(None), *(slice(start, start + size) for start, size in bounds))]
 
 
-def _broadcast(step: Step, x: np.ndarray) -> np.ndarray:
+def _broadcast(step: Step, x: Array) -> Array:
     placed = x.reshape(-1, *step.attributes["placed"][1:])
     return np.broadcast_to(placed, (len(placed), *step.shape[1:]))
 
 
-def _linear(step: Step, x: np.ndarray) -> np.ndarray:
+def _linear(step: Step, x: Array) -> Array:
     weight, bias = step.weights
     return x @ weight.T + bias
 
 
-def _conv(step: Step, x: np.ndarray) -> np.ndarray:
+def _conv(step: Step, x: Array) -> Array:
     weight, bias = step.weights
     (kh, kw), padding = step.attributes["kernel"], step.attributes["padding"]
     windows = _windows(step, np.pad(x, ((0, 0), *((p, p) for p in padding), (0, 0))), (kh, kw))
     return windows.reshape(-1, *step.shape[1:3], weight.shape[1]) @ weight.T + bias
 
 
-def _conv_transpose(step: Step, x: np.ndarray) -> np.ndarray:
+def _conv_transpose(step: Step, x: Array) -> Array:
     weight, bias = step.weights
     (kh, kw), (sh, sw) = step.attributes["kernel"], step.attributes["stride"]
     (dh, dw), (ph, pw) = step.attributes["dilation"], step.attributes["padding"]
@@ -349,13 +352,13 @@ def _conv_transpose(step: Step, x: np.ndarray) -> np.ndarray:
     return y[:, ph : ph + step.shape[1], pw : pw + step.shape[2]] + bias
 
 
-def _max_pool(step: Step, x: np.ndarray) -> np.ndarray:
+def _max_pool(step: Step, x: Array) -> Array:
     padding = ((0, 0), *((p, p) for p in step.attributes["padding"]), (0, 0))
     padded = np.pad(x, padding, constant_values=-math.inf)
     return _windows(step, padded, step.attributes["window"]).max((3, 4))
 
 
-def _windows(step: Step, x: np.ndarray, size: Sequence[int]) -> np.ndarray:
+def _windows(step: Step, x: Array, size: Sequence[int]) -> Array:
     """The windows that outputs are made of: `[N, H', W', kh, kw, C]`."""
     (sh, sw), (dh, dw) = step.attributes["stride"], step.attributes.get("dilation", (1, 1))
     taken = [dh * (size[0] - 1) + 1, dw * (size[1] - 1) + 1]
@@ -363,7 +366,7 @@ def _windows(step: Step, x: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return windows[:, : step.shape[1], : step.shape[2]].transpose(0, 1, 2, 4, 5, 3)
 
 
-_NUMPY: dict[str, Callable[..., np.ndarray]] = {
+_NUMPY: dict[str, Callable[..., Array]] = {
     "affine": lambda step, x: x * step.weights[0] + step.weights[1],
     "broadcast": _broadcast,
     "concatenate": _concatenate,

@@ -51,4 +51,5 @@ def _step(cell: str, a: np.ndarray, b: np.ndarray, h: np.ndarray, c: np.ndarray)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
+    y: np.ndarray = 1 / (1 + np.exp(-x))
+    return y

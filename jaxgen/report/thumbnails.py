@@ -3,7 +3,7 @@
 import base64
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ def originals(run: Run, count: int) -> list[str]:
     folders = [run.folder / "final", *(path for _, path in run.drawn())]
     for name in _ORIGINALS:
         for folder in folders:
-            for path in (folder / "raw" / f"{name}.png", folder / f"{name}.png"):
+            raw = folder / "raw"
+            for path in (raw / f"{name}.png", raw / f"{run.best_model}.{name}.png", folder / f"{name}.png"):
                 if path.exists() and (found := _tiles(path, height, width)):
                     return [_uri(tile, "PNG", optimize=True) for tile in found[:count]]
     return []
@@ -41,7 +42,7 @@ def _tiles(path: Path, height: int, width: int) -> list[Image.Image]:
     return [tile for tile in tiles if np.asarray(tile).any()]  # the last row of a sheet is filled up with black
 
 
-def pictures(run: Run, budget: int, skip: Sequence[str] = ()) -> list[dict[str, Any]]:
+def pictures(run: Run, budget: int, skip: Collection[str] = ()) -> list[dict[str, Any]]:
     """The pictures of a run by name, each with as many epochs as the budget allows.
 
     Args:
@@ -50,20 +51,25 @@ def pictures(run: Run, budget: int, skip: Sequence[str] = ()) -> list[dict[str, 
         skip: Names to leave out.
 
     Returns:
-        For each name, its frames in order: the epoch (None for the end) and the picture as a data URI; and how many
-        frames there are in all.
+        For each name, its frames in order: the epoch (None for the end, where that is another picture) and the picture
+        as a data URI; and how many frames there are in all.
     """
     found: dict[str, list[tuple[int | None, Path]]] = {}
     for epoch, folder in [*run.drawn(), (None, run.folder / "final")]:
         for path in sorted(folder.glob("*.png")):
             if path.stem not in skip:
-                raw = path.parent / "raw" / path.name
-                found.setdefault(path.stem, []).append((epoch, raw if raw.exists() else path))
+                found.setdefault(path.stem, []).append((epoch, path))
+    for files in found.values():  # the last epoch's picture is also that of the end
+        if len(files) > 1 and files[-1][1].read_bytes() == files[-2][1].read_bytes():
+            del files[-1]
     result, left = [], budget
     for place, (name, files) in enumerate(sorted(found.items(), key=lambda item: len(item[1]))):
         share = left // (len(found) - place)
         frames = _that_fit(files, share)
-        left -= sum(len(frame["source"]) for frame in frames)
+        raw = [(epoch, path.parent / "raw" / path.name) for epoch, path in files]
+        if len(frames) < len(files) and all(path.exists() for _, path in raw):
+            frames = max(frames, _that_fit(raw, share), key=len)  # without labels, so there is room for more of them
+        left -= _length(frames)
         if frames:
             result.append({"name": name, "frames": frames, "total": len(files)})
     return sorted(result, key=lambda picture: (-len(picture["frames"]), picture["name"]))
@@ -77,11 +83,17 @@ def _that_fit(files: Sequence[tuple[int | None, Path]], budget: int) -> list[dic
     count = min(len(files), max(1, budget // len(_encoded(files[-1][1], part))))
     while True:
         chosen = sorted({round(place) for place in np.linspace(len(files) - 1, 0, count)}) if count > 1 else [-1]
-        frames = [{"epoch": files[place][0], "source": _encoded(files[place][1], part)} for place in chosen]
-        size = sum(len(frame["source"]) for frame in frames)
+        frames: list[dict[str, Any]] = [
+            {"epoch": files[place][0], "source": _encoded(files[place][1], part)} for place in chosen
+        ]
+        size = _length(frames)
         if size <= budget or count == 1:
             return frames
         count = max(1, min(count - 1, count * budget // size))
+
+
+def _length(frames: Sequence[dict[str, Any]]) -> int:
+    return sum(len(frame["source"]) for frame in frames)
 
 
 def _encoded(path: Path, part: int) -> str:

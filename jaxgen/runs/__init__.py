@@ -19,6 +19,7 @@ An experiment is a `Config` and a `main`:
 
 from jaxgen.runs.command import command
 from jaxgen.runs.config import (
+    ConditionalConfig,
     Config,
     Count,
     Crossed,
@@ -43,6 +44,7 @@ from jaxgen.runs.start import Group, start, start_group
 from jaxgen.signals import say
 
 __all__ = [
+    "ConditionalConfig",
     "Config",
     "Count",
     "Crossed",

@@ -8,6 +8,7 @@
     epochs/020/       the pictures of an epoch, and its weights where they are asked for; in raw/ the pictures without
                       titles, labels and enlargement
     final/            the last pictures, and the trained weights under PyTorch's names
+    tensorboard/      scalars and pictures for TensorBoard, where they are asked for
     finished.json     written last: the run is finished, and its results
     report.html       a page about all of it
 
@@ -38,6 +39,7 @@ class Layout:
         self.final = folder / "final"
         self.finished = folder / "finished.json"
         self.page = folder / "report.html"
+        self.event_log = folder / "tensorboard"
         self.lock = folder / ".lock"
 
     def epoch(self, number: int) -> Path:

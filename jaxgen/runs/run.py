@@ -20,6 +20,7 @@ from jaxgen.recipes import averaged
 from jaxgen.runs import checkpoint
 from jaxgen.runs.bad_steps import BadStep, SearchStoppedError, find_bad_step
 from jaxgen.runs.config import Config, option
+from jaxgen.runs.event_log import EventLog
 from jaxgen.runs.layout import Layout
 from jaxgen.runs.log import Log
 from jaxgen.runs.models import by_name, models_of, of_model, spread, table
@@ -95,6 +96,7 @@ class Run(Generic[ConfigT]):
         self._models = models_of(config)
         self._outputs = Outputs(self._layout, self._log, self._models)
         self._results = Results(self._models)
+        self._event_log = EventLog(self._layout, self._outputs.note) if config.tensorboard else None
         self._drawing = False
         self._measuring_seconds = self._training_seconds = 0.0
         self._page_seconds = 0.0
@@ -268,7 +270,7 @@ class Run(Generic[ConfigT]):
         self._outputs.begin()
         self._draw(carry)
         self._save(carry)
-        self._write_page()
+        self._publish()
         return carry
 
     def _restored(self, begins: At | Finished) -> Carry:
@@ -349,7 +351,7 @@ class Run(Generic[ConfigT]):
         is_due = is_last or piece.epoch % self.config.save_every == 0
         if is_due:
             self._save(piece.carry)
-        self._write_page()
+        self._publish()
         return is_due
 
     def _measured(self, piece: Slice) -> Slice:
@@ -452,7 +454,7 @@ class Run(Generic[ConfigT]):
         asked = max(at.epoch, self.config.epochs)
         came_to = {"epochs": asked, "epoch": at.epoch, "step": at.step, "results": self._results.at_end}
         write_json(self._layout.finished, came_to | self._compare_models())
-        self._write_page(at_end=True)
+        self._publish(at_end=True)
         self._progress.results(self.folder, at.epoch, self.history, list(pictures_in(self._layout.final).values()))
         if (page := self._layout.page).exists():
             say(f"page      {page}")
@@ -477,9 +479,8 @@ class Run(Generic[ConfigT]):
 
     def _write_results(self, folders: Sequence[Path]) -> None:
         seconds, self._measuring_seconds = self._measuring_seconds, 0.0
-        text = self._results.write(folders, at_end=self._layout.final in folders)
-        if text:
-            self._progress.say(f"{text}  (measured in {seconds:.1f} s)" if seconds >= 0.05 else text)
+        if text := self._results.write(folders, at_end=self._layout.final in folders, seconds=seconds):
+            self._progress.say(text)
 
     def _compare_models(self) -> dict[str, Any]:
         """A table of several models on the screen, and the best of them by the metric that says which is."""
@@ -495,7 +496,13 @@ class Run(Generic[ConfigT]):
         say(f"best      {self._models.labels[best]}, model {best}, by {self._best} {values[best]:.4g}")
         return {"models": self._models.labels, "best_model": best}
 
-    def _write_page(self, *, at_end: bool = False) -> None:
+    def _publish(self, *, at_end: bool = False) -> None:
+        """Write the event log and the page of the run, each where it is asked for."""
+        if self._event_log is not None:
+            self._event_log.follow(self._at.epoch, at_end=at_end)
+        self._write_page(at_end=at_end)
+
+    def _write_page(self, *, at_end: bool) -> None:
         """Write the page of the run, unless pages have taken more than a hundredth of the time of training."""
         if self._setup.page is None or self.config.report == "none":
             return

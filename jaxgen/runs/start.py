@@ -11,6 +11,7 @@ from jaxgen.durable import write, write_json
 from jaxgen.errors import InputError
 from jaxgen.runs.config import Config, option
 from jaxgen.runs.devices import find_devices
+from jaxgen.runs.event_log import check_event_log
 from jaxgen.runs.hints import resume_command
 from jaxgen.runs.layout import Layout
 from jaxgen.runs.lock import locked
@@ -76,6 +77,7 @@ def _started(
     how_to_resume_group: str | None = None,
 ) -> Iterator[Run[ConfigT]]:
     _check_batch_size(config, source)
+    check_event_log(config)
     devices = find_devices(config)
     is_alone = how_to_resume_group is None
     if config.self_check and is_alone:
@@ -205,6 +207,7 @@ def start_group(
     source = as_source(data)
     with session(config) as config:
         _check_batch_size(config, source)
+        check_event_log(config)
         devices = find_devices(config)
         if config.self_check:
             _self_check(devices[0])

@@ -1,8 +1,8 @@
 """ONNX: graphs for ONNX Runtime, browsers and other frameworks.
 
-A function is traced with its layers opaque. Each layer of `jaxgen.layers` becomes the ONNX operator of its kind, such as
-Conv or LSTM, with the weights under PyTorch's names; JAX's primitives between the layers become elementwise operators
-and the like. So it does not matter which algorithm `jaxgen.ops` has for a platform.
+A function is traced with its layers opaque. Each layer of `jaxgen.layers` becomes the ONNX operator of its kind, as
+`Conv` or `LSTM`, with its weights under PyTorch's names, whichever algorithm `jaxgen.ops` has for a platform. JAX's
+primitives between the layers become elementwise operators and the like.
 """
 
 import json
@@ -16,7 +16,7 @@ from jax import export
 from jax.extend.core import ClosedJaxpr, Literal, Primitive
 
 from jaxgen.errors import InputError
-from jaxgen.export.functions import Function
+from jaxgen.export.functions import Function, traced_as
 from jaxgen.export.onnx import layers, operations
 from jaxgen.export.onnx.graph import Graph, Value
 
@@ -59,24 +59,22 @@ def onnx_model(function: Function, about: Mapping[str, Any] | None = None) -> by
 
     traced, called = _trace(function)
     graph = Graph(function.output)
-    inputs = [
-        helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), ["batch" if n is None else n for n in shape]
-        )
-        for name, (shape, dtype) in function.inputs.items()
+    arguments = [
+        graph.input(name, variable.aval.shape)
+        for name, variable in zip(function.inputs, traced.jaxpr.invars, strict=True)
     ]
-    arguments = [graph.input(name, variable.aval.shape) for name, variable in zip(function.inputs, traced.jaxpr.invars)]
     (result,) = _converted(graph, traced, called, arguments)
-    (variable,) = traced.jaxpr.outvars
-    graph.finish(result, variable.aval.shape)
-    output = helper.make_tensor_value_info(
-        function.output,
-        helper.np_dtype_to_tensor_dtype(variable.aval.dtype),
-        ["batch" if export.is_symbolic_dim(n) else n for n in variable.aval.shape],
-    )
+    (made,) = traced.out_avals
+    graph.finish(result, made.shape)
+
+    def described(name: str, aval: Any) -> Any:
+        shape = ["batch" if export.is_symbolic_dim(length) else length for length in aval.shape]
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(aval.dtype), shape)
+
+    inputs = list(map(described, function.inputs, traced.in_avals))
     weights = [numpy_helper.from_array(array, name) for name, array in graph.initializers.items()]
     model = helper.make_model(
-        helper.make_graph(graph.nodes, function.name, inputs, [output], weights),
+        helper.make_graph(graph.nodes, function.name, inputs, [described(function.output, made)], weights),
         producer_name="jaxgen",
         ir_version=_IR_VERSION,
         opset_imports=[helper.make_opsetid("", _OPSET)],
@@ -103,12 +101,7 @@ def _trace(function: Function) -> tuple[ClosedJaxpr, list[nn.Module]]:
         with nn.intercept_methods(intercept):
             return function.call(*arguments)
 
-    (batch,) = export.symbolic_shape("batch")
-    shapes = [
-        jax.ShapeDtypeStruct([batch if n is None else n for n in shape], dtype)
-        for shape, dtype in function.inputs.values()
-    ]
-    traced: ClosedJaxpr = jax.jit(opaque).trace(*shapes).jaxpr
+    traced: ClosedJaxpr = jax.jit(opaque).trace(*traced_as(function.inputs)).jaxpr
     return traced, called
 
 
@@ -121,7 +114,8 @@ def _converted(graph: Graph, traced: ClosedJaxpr, called: list[nn.Module], argum
 
     def value(operand: Any) -> Value:
         if isinstance(operand, Literal):
-            return Value(np.asarray(operand.val, operand.aval.dtype), ())
+            aval: Any = operand.aval
+            return Value(np.asarray(operand.val, aval.dtype), ())
         return values[operand]
 
     for equation in _needed(jaxpr):

@@ -51,7 +51,7 @@ def _conv(graph: Graph, layer: layers.Conv, arrays: Arrays, name: str, x: Value,
         total = [step * (taps - 1) for step, taps in zip(dilation, kernel, strict=True)]
         pads = [*(pixels // 2 for pixels in total), *(pixels - pixels // 2 for pixels in total)]
     else:
-        pads = 2 * [*pair(0 if layer.padding == "valid" else layer.padding)]  # type: ignore[arg-type]
+        pads = 2 * [*pair(0 if layer.padding == "valid" else layer.padding)]
     tensor = graph.node(
         "Conv",
         graph.channels_first(x, shape),

@@ -154,18 +154,21 @@ def _part(graph: Graph, equation: Any, x: str, start: np.ndarray) -> str:
 
 
 def _gather(graph: Graph, equation: Any, x: str, indices: str) -> str:
-    """Entries along the first axis, as `table[labels]` takes them."""
+    """Entries along one axis, as `x[:, ::2]` and `table[labels]` take them."""
     numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
     shape, at = equation.invars[0].aval.shape, equation.invars[1].aval.shape
+    axis, *others = numbers.start_index_map
+    kept = (*range(axis), *range(axis + len(at) - 1, len(shape) + len(at) - 2))
     simple = (
-        numbers.start_index_map == numbers.collapsed_slice_dims == (0,)
+        not others
+        and numbers.collapsed_slice_dims == (axis,)
         and not numbers.operand_batching_dims
-        and tuple(sizes) == (1, *shape[1:])
-        and numbers.offset_dims == tuple(range(len(at) - 1, len(shape) + len(at) - 2))
+        and tuple(sizes) == (*shape[:axis], 1, *shape[axis + 1 :])
+        and numbers.offset_dims == kept
     )
     if not simple:
         raise unsupported("gather")
-    return graph.node("Gather", x, graph.reshape(indices, at[:-1]), axis=0)
+    return graph.node("Gather", x, graph.reshape(indices, at[:-1]), axis=axis)
 
 
 def _dot(graph: Graph, equation: Any, x: str, y: str) -> str:

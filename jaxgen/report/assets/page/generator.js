@@ -86,7 +86,7 @@ function generatorPanel(model, engine) {
     state.walking = requestAnimationFrame(frame);
   }
 
-  const panel = element("div", {class: "live two"},
+  const panel = element("div", {class: "live two generated"},
     element("div", {class: "stack"}, image, reading,
       element("div", {class: "row"}, walkButton),
       model.conditional ? choice("Class", model.data.classes, (label) => {
@@ -98,7 +98,8 @@ function generatorPanel(model, engine) {
       element("div", {class: "row"}, element("label", {class: "choice"}, element("span", {}, "Seed"), seedInput),
         button("Another", () => useSeed(state.seed + 1))),
       sheet,
-      element("p", {class: "muted"}, `These are the first samples of “jaxgen sample --seed”. Choose one, or move any of the ${latent} numbers it was made from:`),
+      element("p", {class: "muted"}, model.conditional ? "" : "The same seed gives “jaxgen sample” the same samples.",
+        ` Choose one, or move any of the ${latent} numbers that it is made of:`),
       element("div", {class: "sliders many", tabindex: "0", role: "group", "aria-label": "Latent vector"}, ...sliders.map((one) => one.element))));
   useSeed(kept.get("seed", 0));
   return panel;

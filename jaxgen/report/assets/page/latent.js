@@ -53,7 +53,9 @@ function latentPanel(model, engine) {
   const pad = drawingPad({label: "Drawing pad", shape, originals: model.originals, fit, onChange: encode});
 
   const classes = Object.entries(means);
-  const panel = element("div", {class: "live two"},
+  const panel = element("div", {class: "live latent"},
+    element("div", {class: "stack seen"},
+      element("h3", {}, "What the model sees there"), image, reading),
     element("div", {class: "stack"},
       plane?.element,
       model.conditional ? choice("Class", model.data.classes, (label) => {
@@ -64,10 +66,10 @@ function latentPanel(model, engine) {
       element("div", {class: latent > 6 ? "sliders many" : "sliders"}, ...sliders.map((one) => one.element)),
       classes.length ? element("div", {class: "row", role: "group", "aria-label": "Go to the mean of a class"},
         element("span", {class: "muted"}, "Go to"), ...classes.map(([name, mean]) => button(name, () => moveTo(mean), {class: "chip"}))) : null),
-    element("div", {class: "stack"},
-      element("h3", {}, "What the model sees there"), image, reading,
-      element("h3", {}, "Your own drawing"), pad.element, where,
-      element("p", {class: "muted"}, "What comes back of it:"), back));
+    element("div", {class: "stack drawing"},
+      element("h3", {}, "Your own drawing"),
+      element("div", {class: "beside"}, pad.element,
+        element("div", {class: "stack"}, where, element("p", {class: "muted"}, "What comes back of it:"), back))));
   moveTo(classes.length ? classes[0][1] : [...z]);
   return panel;
 }
@@ -195,7 +197,6 @@ function latentPlane(model, engine, {z, state, extent, moved, labels}) {
     event.preventDefault();
     state.axes.forEach((axis, i) => {
       z[axis] = clamp(z[axis] + move[i] * (event.shiftKey ? 0.5 : 0.1), -extent, extent);
-      if (latent === 1) return;
     });
     moved();
   });

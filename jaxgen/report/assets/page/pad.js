@@ -159,8 +159,7 @@ function drawingPad({label, shape, originals = [], rows = shape[0], fit = 0, onC
     fitted = centre.checked;
     changed();
   });
-  const parts = [
-    canvas,
+  const controls = [
     element("div", {class: "row"}, swatches, size.element),
     element("div", {class: "row"}, button("Clear", clear), openButton, file),
     fit ? element("label", {class: "check"}, centre, " centre and scale it, as the data was") : null,
@@ -169,7 +168,7 @@ function drawingPad({label, shape, originals = [], rows = shape[0], fit = 0, onC
         () => open(source), {class: "thumbnail"}))) : null,
   ];
   show(values());
-  return {element: element("div", {class: "tools"}, ...parts), canvas, open, clear, values};
+  return {element: element("div", {class: "tools"}, canvas, element("div", {class: "controls"}, ...controls)), open, values};
 }
 
 /** Draws ink scaled to a share of the frame, with its centre of mass in the middle. */
