@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgen.durable import write_json
+from jaxgen.metrics.figure import Figure, table, title
 from jaxgen.runs.models import Models, Spread, spread
 
 FILE = "figures.json"
@@ -35,7 +36,8 @@ class Results:
         """Write what was added since the last call into `figures.json` of these folders.
 
         Returns:
-            The figures as text; empty where there are none.
+            The figures as text: at the end a table with what each is compared with, otherwise a line; empty where there
+            are none.
         """
         pending, self._pending = self._pending, {}
         if not pending:
@@ -50,7 +52,10 @@ class Results:
                 self.at_end[name] = spread(values).mean
                 if len(values) > 1:
                     self.at_end |= {f"{name}/{index}": value for index, value in enumerate(values)}
-        return "  ".join(f"{name} {_shown(figures):.5g}" for name, figures in pending.items())
+        if at_end and any(isinstance(figures[0], Figure) for figures in pending.values()):
+            shown = {name: f"{_shown(figures):.4g}" for name, figures in pending.items() if len(figures) > 1}
+            return table({name: figures[0] for name, figures in pending.items()}, shown)
+        return "  ".join(f"{title(name)} {_shown(figures):.4g}" for name, figures in pending.items())
 
 
 def _value(figure: Any) -> float:
