@@ -595,8 +595,10 @@ def test_help_of_a_command(tmp_path):
 
 def test_it_works_outside_a_checkout_with_its_output_closed(vae_run, tmp_path):
     """Negative coordinates are no options; the folder is written though nobody reads what is said."""
-    with open("/dev/full", "w") as full:
-        done = jaxgen_process("decode", str(vae_run), "--at", "-1", "-2e-3", cwd=tmp_path, stdout=full)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = jaxgen_process("decode", str(vae_run), "--at", "-1", "-2e-3", cwd=tmp_path, stdout=writer)
+    os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
     assert files_in(vae_run / "samples") == ["decoded_-1_-0.002.png"]
 
