@@ -40,12 +40,16 @@ def clear_compiled_programs():
 
 @pytest.fixture(scope="session", autouse=True)
 def isolated_caches(tmp_path_factory):
-    """Neither use nor change the user's caches of data and compiled programs. The tests share a compilation cache."""
+    """Neither use nor change the user's caches: of data, of compiled programs, of networks that give features.
+
+    The tests share a compilation cache.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         # Not the folder that commands use: a command that a test kills may leave an incomplete entry there.
         jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        patch.setattr("jaxgen.metrics.features._STEPS", 20)  # for the figures of short trainings it is enough
         yield
 
 

@@ -212,7 +212,12 @@ def test_conv_autoencoder_trains_and_starts_from_weights(tmp_path, images, monke
     assert files_of(tmp_path / "run") == drawn | with_raw(drawn) | {
         "final/loss.png", "final/model.safetensors", "final/figures.json",
     }  # fmt: skip
-    assert json.loads((tmp_path / "run" / "finished.json").read_text())["results"].keys() == {"test_mse"}
+    assert json.loads((tmp_path / "run" / "finished.json").read_text())["results"].keys() == {
+        "test_mse",
+        "mse",
+        "psnr",
+        "ssim",
+    }
     again = ["--data", images, "--size", "8", "12", "--channels", "1", "--batch-size", "5", "--epochs", "1"]
     weights = ["--weights", str(tmp_path / "run" / "final" / "model.safetensors"), "--out", str(tmp_path / "again")]
     status, _, err = call(monkeypatch, capsys, *again, *weights, experiment=conv_autoencoder)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import jaxgen
-from jaxgen import durable, report
+from jaxgen import durable, report, torch_weights
 from jaxgen.layers import Linear
 from jaxgen.report.folder import Run, without_paths
 from jaxgen.report.live import live_model
@@ -163,7 +163,7 @@ def test_pictures_of_all_epochs_are_thinned_out_evenly(tmp_path):
     assert 5 < len(epochs) < 42
     assert epochs[0] == 0
     assert epochs[-1] is None
-    steps = np.diff(epochs[:-1])
+    steps = np.diff(epochs[:-1])[:-1]
     assert steps.max() - steps.min() <= 1
 
 
@@ -228,3 +228,55 @@ def test_page_stays_as_it_was_where_the_disk_is_full(tmp_path, monkeypatch):
         report.write(folder, "plain")
     assert (folder / "report.html").read_bytes() == before
     assert not list(folder.glob(".report*"))
+
+
+def test_picture_of_the_end_is_not_shown_twice(tmp_path):
+    folder = write_run(tmp_path / "run", "dcgan_digits")
+    (picture,) = content(report.write(folder))["pictures"]
+    assert [frame["epoch"] for frame in picture["frames"]] == [0, 1, 2, 3]
+    Image.new("L", (8, 8)).save(folder / "final" / "original.png")
+    (picture,) = content(report.write(folder))["pictures"]
+    assert [frame["epoch"] for frame in picture["frames"]] == [0, 1, 2, 3, None]
+
+
+def test_models_trained_at_once_share_charts_and_the_best_one_is_live(tmp_path):
+    folder = write_run(tmp_path / "run", "dcgan_digits")
+    (folder / "metrics.jsonl").write_text('{"epoch": 1, "loss/0": 2.0, "loss/1": 1.0, "error_a/0": 3.0}\n')
+    finished = {"epochs": 1, "results": {}, "models": ["seed 0", "seed 1"], "best_model": 1}
+    (folder / "finished.json").write_text(json.dumps(finished))
+    (folder / "final" / "figures.json").write_text(
+        json.dumps({"mse": {"value": 2.0, "standard_deviation": 0.5, "values": [1, 3]}})
+    )
+    for index in (0, 1):
+        variables = trained_variables(MODULES["dcgan_digits"], index)
+        torch_weights.save(MODULES["dcgan_digits"], variables, folder / "final" / f"{index}.generator.safetensors")
+    (folder / "final" / "generator.safetensors").unlink()
+    page = content(report.write(folder))
+    charts = {chart["title"]: [one["name"] for one in chart["series"]] for chart in page["curves"]}
+    assert charts["Loss"] == ["seed 0", "seed 1"]
+    (figure,) = page["figures"]
+    assert (figure["value"], figure["error"]) == (2.0, 0.5)
+    assert figure["note"] == "mean and standard deviation of 2 models"
+    assert "seed 1" in page["live_text"]
+    weight = np.frombuffer(base64.b64decode(weights(folder / "report.html")), np.float16)[0]
+    np.testing.assert_allclose(weight, variables["params"]["convt_1"]["weight"].ravel()[0], rtol=1e-3)
+
+
+def test_one_cell_has_a_page_of_its_own(tmp_path):
+    page = content(report.write(write_run(tmp_path / "run", "rnn_complete") / "gru"))
+    assert [cell["name"] for cell in page["live"]["cells"]] == ["GRU"]
+
+
+def test_run_that_has_just_begun_has_a_page(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"experiment": "experiments.own", "options": {}, "data": None}))
+    page = content(report.write(tmp_path))
+    assert page["title"] == "Own on its data"
+    assert page["curves"] == page["pictures"] == page["figures"] == []
+
+
+@pytest.mark.parametrize("content_there", [b"\xff[", b"[1]\n"])
+@pytest.mark.parametrize("damaged", ["environment.json", "finished.json", "final/figures.json", "metrics.jsonl"])
+def test_damaged_file_costs_only_what_it_says(damaged, content_there, tmp_path):
+    folder = write_run(tmp_path / "run", "dcgan_digits")
+    (folder / damaged).write_bytes(content_there)
+    assert content(report.write(folder))["title"] == "Generative adversarial network on 8×8 digits"

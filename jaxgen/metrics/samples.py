@@ -58,6 +58,7 @@ class SampleMeasure:
     Attributes:
         images: The real images that samples are compared with, and the held-out ones.
         features: What the images are compared by.
+        descriptions: The same for people.
         most: How many samples are used at most.
     """
 
@@ -90,6 +91,11 @@ class SampleMeasure:
             return self._features
         learned = learned_features(self._real, self._labels, white=self._white)
         return [learned, pixels()] if self._real[0].size <= _FEW_PIXELS else [learned]
+
+    @property
+    def descriptions(self) -> list[str]:
+        """What the images are compared by, for people."""
+        return [each.description for each in self.features]
 
     @property
     def most(self) -> int:

@@ -105,13 +105,17 @@ def _with_pictures(content: dict[str, Any], weights: str, runs: Mapping[str, Run
             share = left // ((len(runs) - place) * len(shown))
             for picture in pictures(one, share, plotted(run)):
                 words = " · ".join(filter(None, [name, inner.upper(), title(picture["name"])]))
-                content["pictures"].append({**picture, "name": words, "title": words})
+                content["pictures"].append({**picture, "key": words, "title": words})
                 left -= sum(len(frame["source"]) for frame in picture["frames"])
+    if len(runs) > 1:
+        content["pictures"].sort(key=lambda picture: picture["name"])  # side by side; runs keep their order
     return page(content, weights)
 
 
 def _about_live(about: dict[str, Any]) -> dict[str, str]:
     heading, text = _TEXTS[about["kind"]]
+    if about["model"]:
+        text += f" Of the models of this run, it is that of {about['model']}."
     return {"live_title": heading, "live_text": text}
 
 

@@ -69,7 +69,8 @@ def of_comparison(runs: Mapping[str, Run]) -> dict[str, Any]:
     return {
         "title": f"Comparison of {len(runs)} runs",
         "eyebrow": "jaxgen compare",
-        "summary": "; ".join(f"{name}: {_summary(run)}" for name, run in runs.items()),
+        "summary": "Their curves over one another, their figures and pictures side by side, and what differs in their "
+        "settings.",
         "chips": [(name, "active" if name in unfinished else "good") for name in names],
         "notes": [],
         "names": names,
@@ -170,14 +171,17 @@ def _last_figures(run: Run) -> dict[str, Any]:
 
 
 def _figure(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:
-    baselines = figure.get("baselines") or {}
+    baselines, several = figure.get("baselines") or {}, figure.get("values") or []
+    notes = [f"{figure['better']} is better"] if figure.get("better") else []
+    if several:
+        notes.append(f"mean and standard deviation of {len(several)} models")
     return {
         "title": title(name),
         "value": figure.get("value"),
         "baselines": [{"label": label, "value": value} for label, value in baselines.items()],
-        "error": figure.get("standard_error"),
+        "error": figure.get("standard_deviation" if several else "standard_error"),
         "unit": figure.get("unit") or "",
-        "better": figure.get("better") or "",
+        "note": "; ".join(notes),
     }
 
 
@@ -208,11 +212,13 @@ def _curves(runs: Mapping[str, Run]) -> list[dict[str, Any]]:
     metrics = [name for name in metrics if name not in ("epoch", "seconds")]
     groups: dict[str, list[str]] = {}
     for name in metrics:
-        groups.setdefault(name if len(runs) > 1 else _group(name, metrics), []).append(name)
+        base, several, _ = name.partition("/")  # of several models, `loss/0` is that of the first
+        alone = len(runs) == 1 and not several
+        groups.setdefault(_group(name, metrics) if alone else base, []).append(name)
     charts = []
     for group, names in groups.items():
         series = [
-            _series(label or _within(name, group), run, name)
+            _series(_label(label, run, name, group), run, name)
             for name in names
             for label, run in runs.items()
             if any(name in line for line in run.metrics)
@@ -232,8 +238,13 @@ def _group(name: str, others: Sequence[str]) -> str:
     return words[0] if len(words) == 2 and len(alike) > 1 else name
 
 
-def _within(name: str, group: str) -> str:
-    """What tells a metric from the others of its group."""
+def _label(run_name: str, run: Run, name: str, group: str) -> str:
+    """What tells a curve from the others of its chart."""
+    _, several, index = name.partition("/")
+    if several:
+        return " ".join(filter(None, [run_name, run.model_name(index)]))
+    if run_name:
+        return run_name
     if name.startswith(f"{group}_"):
         return name[len(group) + 1 :].replace("_", " ")
     return name.replace("_", " ")

@@ -30,6 +30,7 @@ class Run:
         metrics: A line for each epoch.
         events: What else happened.
         finished: What `finished.json` says; None while the run is not finished.
+        best_model: Which model the page shows, where several were trained at once.
         cells: The runs inside, by name, where the folder is of several.
     """
 
@@ -44,10 +45,11 @@ class Run:
         options = config["options"]
         self.options = {name: _shown(value) for name, value in options.items() if name not in _WHERE}
         self.data: dict[str, Any] = config["data"] if isinstance(config.get("data"), dict) else {}
-        self.environment: dict[str, Any] = read_json(folder / "environment.json") or {}
+        self.environment: dict[str, Any] = _mapping(folder / "environment.json") or {}
         self.metrics = list(_lines(folder / "metrics.jsonl"))
         self.events = list(_lines(folder / "events.jsonl"))
-        self.finished: dict[str, Any] | None = read_json(folder / "finished.json")
+        self.finished = _mapping(folder / "finished.json")
+        self.best_model = int((self.finished or {}).get("best_model") or 0)
         inside = [] if (folder / "checkpoints").exists() else sorted(folder.glob("*/config.json"))
         order = options.get("cell") if isinstance(options.get("cell"), list) else []
         names = sorted((path.parent.name for path in inside), key=lambda name: (name not in order, name))
@@ -78,6 +80,11 @@ class Run:
                 words += _as_words(name, value)
         return " ".join(words)
 
+    def model_name(self, index: str) -> str:
+        """What one of several models is called, such as `seed 1`."""
+        names = (self.finished or {}).get("models") or []
+        return str(names[int(index)]) if index.isdigit() and int(index) < len(names) else f"model {index}"
+
     def figures(self) -> Iterator[tuple[int | None, dict[str, Any]]]:
         """The figures of each epoch, and those of the end under None."""
         for epoch, folder in self.drawn():
@@ -86,7 +93,9 @@ class Run:
                 yield epoch, found
         found = read_json(self.folder / "final" / "figures.json")
         if found is None and self.finished is not None:
-            found = {name: {"value": value} for name, value in self.finished.get("results", {}).items()}
+            found = {
+                name: {"value": value} for name, value in self.finished.get("results", {}).items() if "/" not in name
+            }
         if isinstance(found, dict):
             yield None, found
 
@@ -137,6 +146,11 @@ def read_json(path: Path) -> Any:
         return finite(json.loads(path.read_text()))
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def _mapping(path: Path) -> dict[str, Any] | None:
+    found = read_json(path)
+    return found if isinstance(found, dict) else None
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -65,6 +65,7 @@ def live_model(run: Run) -> Live:
     blob = b"".join(np.ascontiguousarray(array, dtype).tobytes() for array in model.weights)
     about = {
         **model.about,
+        "model": run.model_name(str(run.best_model)) if (run.finished or {}).get("models") else None,
         "data": {"name": run.data_name, "classes": run.data.get("classes") or []},
         "weights": {"type": dtype.name, "sizes": [array.size for array in model.weights]},
         "change": change if is_half else None,
@@ -76,7 +77,8 @@ def live_model(run: Run) -> Live:
 def _load(run: Run) -> tuple[Any, Any]:
     """The network that a page shows: of a GAN the generator."""
     final = run.folder / "final"
-    path = next((path for name in ("generator", "model") if (path := final / f"{name}.safetensors").exists()), None)
+    names = [f"{model}{name}" for model in ("", f"{run.best_model}.") for name in ("generator", "model")]
+    path = next((path for name in names if (path := final / f"{name}.safetensors").exists()), None)
     if path is None:
         raise UnsupportedError("the run has no weights yet")
     try:

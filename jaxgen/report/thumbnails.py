@@ -25,7 +25,8 @@ def originals(run: Run, count: int) -> list[str]:
     folders = [run.folder / "final", *(path for _, path in run.drawn())]
     for name in _ORIGINALS:
         for folder in folders:
-            for path in (folder / "raw" / f"{name}.png", folder / f"{name}.png"):
+            raw = folder / "raw"
+            for path in (raw / f"{name}.png", raw / f"{run.best_model}.{name}.png", folder / f"{name}.png"):
                 if path.exists() and (found := _tiles(path, height, width)):
                     return [_uri(tile, "PNG", optimize=True) for tile in found[:count]]
     return []
@@ -50,14 +51,17 @@ def pictures(run: Run, budget: int, skip: Collection[str] = ()) -> list[dict[str
         skip: Names to leave out.
 
     Returns:
-        For each name, its frames in order: the epoch (None for the end) and the picture as a data URI; and how many
-        frames there are in all.
+        For each name, its frames in order: the epoch (None for the end, where that is another picture) and the picture
+        as a data URI; and how many frames there are in all.
     """
     found: dict[str, list[tuple[int | None, Path]]] = {}
     for epoch, folder in [*run.drawn(), (None, run.folder / "final")]:
         for path in sorted(folder.glob("*.png")):
             if path.stem not in skip:
                 found.setdefault(path.stem, []).append((epoch, path))
+    for files in found.values():  # the last epoch's picture is also that of the end
+        if len(files) > 1 and files[-1][1].read_bytes() == files[-2][1].read_bytes():
+            del files[-1]
     result, left = [], budget
     for place, (name, files) in enumerate(sorted(found.items(), key=lambda item: len(item[1]))):
         share = left // (len(found) - place)

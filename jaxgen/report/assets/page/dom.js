@@ -121,22 +121,24 @@ function colour(name) {
 
 /** What the reader had set (sliders, scales), kept over the page's own reloads. */
 const kept = {
-  values: (() => {
+  key: `jaxgen ${location.pathname}`, // files share one storage
+  values: {},
+  load() {
     try {
-      return JSON.parse(sessionStorage.getItem("jaxgen") ?? "{}");
+      this.values = JSON.parse(sessionStorage.getItem(this.key)) ?? {};
     } catch {
-      return {};
+      // Some viewers have no storage; then a reload starts afresh.
     }
-  })(),
+  },
   get(name, otherwise) {
     return this.values[name] ?? otherwise;
   },
   set(name, value) {
     this.values[name] = value;
     try {
-      sessionStorage.setItem("jaxgen", JSON.stringify(this.values));
+      sessionStorage.setItem(this.key, JSON.stringify(this.values));
     } catch {
-      // Some viewers have no storage; then a reload starts afresh.
+      // As above.
     }
   },
 };

@@ -1,7 +1,7 @@
 // What the run came to, and how it was made.
 
 /** A figure of the trained model, with its baselines as bars of one scale. */
-function figureCard({title, value, baselines, error, unit, better}) {
+function figureCard({title, value, baselines, error, unit, note}) {
   const rows = [["this model", value, true], ...baselines.map((one) => [one.label, one.value, false])];
   const finite = rows.map(([, amount]) => amount).filter((amount) => amount !== null);
   const low = Math.min(0, ...finite), high = Math.max(0, ...finite);
@@ -17,7 +17,7 @@ function figureCard({title, value, baselines, error, unit, better}) {
     element("h3", {}, title),
     element("p", {class: "value"}, shown(value), error ? element("small", {}, ` ± ${shown(error)}`) : null,
       unit ? element("small", {}, ` ${unit}`) : null),
-    element("p", {class: "muted"}, better ? `${better} is better` : ""),
+    element("p", {class: "muted"}, note),
     ...(baselines.length ? rows.map(bar) : []));
 }
 

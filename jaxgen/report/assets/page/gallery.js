@@ -1,9 +1,8 @@
 // The pictures of a run, with a slider through the epochs.
 
-function gallery({name, title, frames, total}) {
+function gallery({key, title, frames, total}) {
   const image = element("img", {class: "sheet"});
   const caption = element("p", {class: "muted"});
-  const key = `pictures ${name}`;
   let timer = null;
 
   function show(place) {

@@ -64,6 +64,7 @@ function reloadUntilFinished(seconds) {
   }, seconds * 1000);
 }
 
+kept.load();
 build();
 scrollTo(0, kept.get("scroll", 0));
 kept.set("scroll", undefined);
