@@ -260,3 +260,23 @@ def test_models_trained_at_once_share_charts_and_the_best_one_is_live(tmp_path):
     assert "seed 1" in page["live_text"]
     weight = np.frombuffer(base64.b64decode(weights(folder / "report.html")), np.float16)[0]
     np.testing.assert_allclose(weight, variables["params"]["convt_1"]["weight"].ravel()[0], rtol=1e-3)
+
+
+def test_one_cell_has_a_page_of_its_own(tmp_path):
+    page = content(report.write(write_run(tmp_path / "run", "rnn_complete") / "gru"))
+    assert [cell["name"] for cell in page["live"]["cells"]] == ["GRU"]
+
+
+def test_run_that_has_just_begun_has_a_page(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"experiment": "experiments.own", "options": {}, "data": None}))
+    page = content(report.write(tmp_path))
+    assert page["title"] == "Own on its data"
+    assert page["curves"] == page["pictures"] == page["figures"] == []
+
+
+@pytest.mark.parametrize("content_there", [b"\xff[", b"[1]\n"])
+@pytest.mark.parametrize("damaged", ["environment.json", "finished.json", "final/figures.json", "metrics.jsonl"])
+def test_damaged_file_costs_only_what_it_says(damaged, content_there, tmp_path):
+    folder = write_run(tmp_path / "run", "dcgan_digits")
+    (folder / damaged).write_bytes(content_there)
+    assert content(report.write(folder))["title"] == "Generative adversarial network on 8×8 digits"

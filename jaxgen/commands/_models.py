@@ -99,14 +99,19 @@ def find(options: ModelOptions, use: str) -> Model:
     return models[0]
 
 
-def find_all(options: ModelOptions, use: str) -> list[Model]:
-    """The models at a path: one, or those of all runs in a folder of several, such as `lstm/` and `gru/`."""
+def find_all(options: ModelOptions, use: str | None = None) -> list[Model]:
+    """The models at a path: one, or those of all runs in a folder of several, such as `lstm/` and `gru/`.
+
+    Args:
+        options: the command's.
+        use: the command, one of `USES`; None for one that fits every model for which any of `USES` fits.
+    """
     models = list(_load(options))
     for model in models:
-        if not USES[use].fits(model.module):
-            fitting = uses_of(model.module)
+        fitting = uses_of(model.module)
+        if (use not in fitting) if use else not fitting:
             raise InputError(
-                f"{model.name} {USES[use].lack}; "
+                f"{model.name} {USES[use].lack if use else 'cannot be measured'}; "
                 + (f"{_listed(fitting)} {'fits' if len(fitting) == 1 else 'fit'}" if fitting else _NO_USE)
             )
     return models

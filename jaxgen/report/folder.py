@@ -45,10 +45,10 @@ class Run:
         options = config["options"]
         self.options = {name: _shown(value) for name, value in options.items() if name not in _WHERE}
         self.data: dict[str, Any] = config["data"] if isinstance(config.get("data"), dict) else {}
-        self.environment: dict[str, Any] = read_json(folder / "environment.json") or {}
+        self.environment: dict[str, Any] = _mapping(folder / "environment.json") or {}
         self.metrics = list(_lines(folder / "metrics.jsonl"))
         self.events = list(_lines(folder / "events.jsonl"))
-        self.finished: dict[str, Any] | None = read_json(folder / "finished.json")
+        self.finished = _mapping(folder / "finished.json")
         self.best_model = int((self.finished or {}).get("best_model") or 0)
         inside = [] if (folder / "checkpoints").exists() else sorted(folder.glob("*/config.json"))
         order = options.get("cell") if isinstance(options.get("cell"), list) else []
@@ -146,6 +146,11 @@ def read_json(path: Path) -> Any:
         return finite(json.loads(path.read_text()))
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def _mapping(path: Path) -> dict[str, Any] | None:
+    found = read_json(path)
+    return found if isinstance(found, dict) else None
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

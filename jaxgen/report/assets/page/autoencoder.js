@@ -100,7 +100,7 @@ function autoencoderPanel(model, engine) {
   const pad = drawingPad({label: "A picture", shape, originals: model.originals, onChange: encode});
   if (model.originals.length) pad.open(model.originals[0]);
   else encode(pad.values());
-  return element("div", {class: "live three"},
+  return element("div", {class: "live three coded"},
     element("div", {class: "stack"}, element("h3", {}, "A picture"), pad.element),
     element("div", {class: "stack"},
       element("h3", {}, `Its ${(height * width * maps).toLocaleString("en")} numbers`),
@@ -114,5 +114,5 @@ function autoencoderPanel(model, engine) {
         button("Clear this map", all((number, map) => (map === state.map ? 0 : number))),
         button("Only this map", all((number, map) => (map === state.map ? number : 0)))),
       element("p", {class: "muted"}, "Draw on the maps, or choose a number with the arrow keys and change it with + and −.")),
-    element("div", {class: "stack"}, element("h3", {}, "What becomes of them"), back, error));
+    element("div", {class: "stack seen"}, element("h3", {}, "What becomes of them"), back, error));
 }

@@ -38,7 +38,7 @@ function completionPanel(model, makeEngine) {
   const pad = drawingPad({label: "Upper half", shape, originals: model.originals, rows: length,
     onChange: (image) => outputs.forEach((output) => complete(output, image))});
   if (model.originals.length) pad.open(model.originals[0]);
-  return element("div", {class: "live three"},
+  return element("div", {class: "live three completion"},
     element("div", {class: "stack"}, element("h3", {}, "The upper half"), pad.element,
       element("p", {class: "muted"}, `Only the upper ${length} rows are read; what a picture has below them is what it should have become.`)),
     ...outputs.map((output, i) => element("div", {class: "stack"},

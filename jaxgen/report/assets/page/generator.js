@@ -86,7 +86,7 @@ function generatorPanel(model, engine) {
     state.walking = requestAnimationFrame(frame);
   }
 
-  const panel = element("div", {class: "live two"},
+  const panel = element("div", {class: "live two generated"},
     element("div", {class: "stack"}, image, reading,
       element("div", {class: "row"}, walkButton),
       model.conditional ? choice("Class", model.data.classes, (label) => {
