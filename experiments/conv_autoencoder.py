@@ -1,18 +1,23 @@
 """A convolutional autoencoder on CIFAR-10.
 
 python -m experiments.conv_autoencoder
+python -m experiments.conv_autoencoder --noise 0.2
 python -m experiments.conv_autoencoder --summary
 """
 
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from pydantic import Field
 
 import jaxgen
-from jaxgen import layers, pictures, report, runs
-from jaxgen.data import GIVEN, Given, about, load_splits
+from jaxgen import layers, losses, metrics, pictures, report, runs
+from jaxgen.data import GIVEN, Given, about, hold_out, load_splits
 from jaxgen.models import autoencoder
 from jaxgen.recipes import with_hyperparams
 from jaxgen.training import PyTree
@@ -31,8 +36,12 @@ class Config(runs.DataConfig):
     """Images a step."""
     learning_rate: runs.Crossed[runs.Positive] = 1e-3
     """Adam's."""
+    noise: Annotated[float, Field(ge=0, lt=1e30)] = 0.0
+    """Standard deviation of the noise on the images that the network is given and learns to remove; 0 for none."""
     draw_every: runs.Count = 5
     """Epochs from one picture of reconstructed test images to the next."""
+    validation: runs.Fraction = 0.0
+    """Hold out this part of the training images, such as 0.1, and keep the checkpoint that is best on them; 0: none."""
     weights: runs.Starting[Path | None] = None
     """Start from these weights, a .safetensors or .pth file with PyTorch's names."""
     summary: runs.Resumable[bool] = False
@@ -42,7 +51,8 @@ class Config(runs.DataConfig):
 
 
 def recipe(config: Config) -> jaxgen.Recipe[autoencoder.State]:
-    return autoencoder.recipe(network(config), with_hyperparams(optax.adam, learning_rate=config.learning_rate))
+    optimizer = with_hyperparams(optax.adam, learning_rate=config.learning_rate)
+    return autoencoder.recipe(network(config), optimizer, noise=config.noise)
 
 
 def network(config: Config) -> autoencoder.ConvAutoencoder:
@@ -63,25 +73,41 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
         return None
     images = config.data if data is None else data
     train, test = load_splits(images, size=config.size, channels=config.channels, **config.loading)
+    train, validation = hold_out(train, config.validation)
     config = config.replace(size=train.images.shape[1:3], data=config.data if data is None else GIVEN)
     module = network(config)
     test_images = jnp.asarray(test.images) / test.white
     originals = jnp.asarray(test.preview(10).images) / test.white
 
+    measure = metrics.of_autoencoder(test.images, train.images, autoencoder.code_size(module), white=train.white)
+
     source = jaxgen.scaled(train.images, white=train.white)
     with runs.start(config, source, module, about_data=about(config.data, train, test), page=report.write) as run:
 
+        def noisy(images: jax.Array) -> jax.Array:
+            return images + config.noise * jax.random.normal(run.key("noise"), images.shape)
+
         def draw(epoch: int, variables: PyTree) -> None:
-            back = autoencoder.reconstruct(module, variables, originals)
-            sets = {"original": originals, "reconstruction": back}
+            given = noisy(originals) if config.noise else originals
+            back = autoencoder.reconstruct(module, variables, given)
+            sets = {"original": originals} | ({"noisy": given} if config.noise else {}) | {"reconstruction": back}
             compared = pictures.compared(sets, 10, title=run.title("test images", epoch))
-            run.picture("reconstructed", compared, raw=pictures.over(originals, back))
+            run.picture("reconstructed", compared, raw=pictures.over(given, back))
             run.curves("loss", ["loss"], "training loss (mean squared error)")
+            run.results(lambda: measure(partial(autoencoder.reconstruct, module, variables)))
 
         def draw_end(epoch: int, variables: PyTree) -> None:
             run.results({"test_mse": autoencoder.evaluate(module, variables, test_images)})
+            if config.noise:
+                restored = autoencoder.reconstruct(module, variables, noisy(test_images))
+                run.results({"test_mse_of_noisy": losses.mean_squared_error(restored, test_images)})
 
-        run.fit(recipe(config), [(config.draw_every, draw), ((), draw_end)], best="loss")
+        def validate(variables: PyTree) -> dict[str, jax.Array]:
+            images = validation.images / np.float32(validation.white)
+            return {"validation_loss": autoencoder.evaluate(module, variables, images)}
+
+        best, measure_best = ("validation_loss", validate) if config.validation else ("loss", None)
+        run.fit(recipe(config), [(config.draw_every, draw), ((), draw_end)], best=best, measure=measure_best)
     return run.outcome
 
 

@@ -2,23 +2,28 @@
 
 python -m experiments.dcgan_digits
 python -m experiments.dcgan_digits --sample 100 --seed 7
+python -m experiments.dcgan_digits --conditional
 """
 
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import jax
+import numpy as np
 import optax
 
 import jaxgen
-from jaxgen import pictures, report, runs
+from jaxgen import metrics, pictures, report, runs
 from jaxgen.data import GIVEN, Given, Images, about, load
 from jaxgen.models import dcgan
 from jaxgen.recipes import with_hyperparams
 from jaxgen.training import PyTree
 
+MEASURED = 1000  # samples, or as many as half of the data
 
-class Config(runs.DataConfig):
+
+class Config(runs.ConditionalConfig):
     data: runs.Resumable[str] = "digits"
     """What to draw: digits, mnist, fashion_mnist, cifar10, faces, folder:PATH, arrays:FILE.npz or tfds:NAME; made gray
     and 8×8."""
@@ -48,12 +53,13 @@ class Config(runs.DataConfig):
         return self.resume or self.sample is not None
 
 
-def recipe(config: Config) -> jaxgen.Recipe[dcgan.State]:
+def recipe(config: Config, classes: int = 0) -> jaxgen.Recipe[dcgan.State]:
     optimizer = with_hyperparams(optax.adam, learning_rate=config.learning_rate)
-    return dcgan.digits_recipe(generator_optimizer=optimizer, discriminator_optimizer=optimizer)
+    return dcgan.digits_recipe(*networks(classes), optimizer, optimizer)
 
 
-generator, discriminator = dcgan.DigitsGenerator(), dcgan.DigitsDiscriminator()
+def networks(classes: int) -> tuple[dcgan.DigitsGenerator, dcgan.DigitsDiscriminator]:
+    return dcgan.DigitsGenerator(classes=classes), dcgan.DigitsDiscriminator(classes=classes)
 
 
 @runs.experiment
@@ -65,21 +71,36 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
         samples = dcgan.sample(module, variables, jax.random.key(config.seed), config.sample)
         runs.write_samples(config, samples / 2 + 0.5, config.samples_out)
         return None
-    digits = load(config.data if data is None else data, size=(8, 8), channels=1, **config.loading)
+    load_images = partial(load, config.data if data is None else data, size=(8, 8), channels=1, **config.loading)
+    digits = load_images()
     config = config.replace(data=config.data if data is None else GIVEN)
+    classes = config.classes_of(digits.classes)
+    generator, discriminator = networks(classes)
     modules = {"generator": generator, "discriminator": discriminator}
 
-    source = jaxgen.scaled(digits.images, -1, 1, white=digits.white)
+    measure = metrics.of_samples(
+        digits.images, lambda: load_images(split="test").images, labels=digits.labels, white=digits.white
+    )
+
+    source = jaxgen.scaled(digits.images, -1, 1, white=digits.white, labels=digits.labels if classes else None)
     with runs.start(config, source, modules, about_data=about(config.data, digits), page=report.write) as run:
         same_z = run.key("frames")
         draw_data(run, digits)
 
         def draw(epoch: int, variables: PyTree) -> None:
-            samples = dcgan.sample(generator, variables["generator"], run.key("samples", epoch), 256)
-            sheet = pictures.sheet(samples / 2 + 0.5, 16, title=run.title("samples", epoch))
+            labels = np.repeat(np.arange(classes), 16) if classes else None  # a row for each class
+            count, names = (16 * classes, digits.classes) if classes else (256, ())
+            samples = dcgan.sample(generator, variables["generator"], run.key("samples", epoch), count, labels)
+            sheet = pictures.sheet(samples / 2 + 0.5, 16, title=run.title("samples", epoch), row_labels=names)
             run.picture("samples", sheet, raw=pictures.grid(samples / 2 + 0.5, columns=16))
             run.curves("accuracies", ["accuracy_fake", "accuracy_real"], "discriminator's accuracy")
             run.curves("errors", ["error_fake", "error_real"], "discriminator's cross-entropy")
+            run.results(lambda: measure(many_samples(epoch, variables)))
+
+        def many_samples(epoch: int, variables: PyTree) -> jax.Array:
+            labels = np.resize(digits.labels, MEASURED) if classes else None  # in the proportions of the data
+            key = run.key("measured samples", epoch)
+            return dcgan.sample(generator, variables["generator"], key, MEASURED, labels) / 2 + 0.5
 
         def draw_frame(epoch: int, variables: PyTree) -> None:
             samples = dcgan.sample(generator, variables["generator"], same_z, 64)
@@ -87,7 +108,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
             run.picture("frame", pictures.captioned(grid, f"epoch {epoch} · {run.title()}"), raw=grid)
 
         drawings = [(config.sample_every, draw), (config.frame_every, draw_frame)]
-        run.fit(recipe(config), drawings, notes={dcgan.WON: dcgan.discriminator_has_won})
+        run.fit(recipe(config, classes), drawings, notes={dcgan.WON: dcgan.discriminator_has_won})
         run.animation("training", lambda: run.frames("frame"))
     return run.outcome
 

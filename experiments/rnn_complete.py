@@ -4,7 +4,7 @@ python -m experiments.rnn_complete --cell gru
 python -m experiments.rnn_complete --data folder:my_images
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -17,8 +17,8 @@ from PIL import Image
 from pydantic import model_validator
 
 import jaxgen
-from jaxgen import pictures, report, runs
-from jaxgen.data import GIVEN, Given, about, load_splits
+from jaxgen import metrics, pictures, report, runs
+from jaxgen.data import GIVEN, Given, Images, about, hold_out, load_splits
 from jaxgen.losses import mean_squared_error
 from jaxgen.metrics.paired import paired_difference, unpaired_difference
 from jaxgen.models import completion
@@ -50,6 +50,8 @@ class Config(runs.DataConfig):
     """Epochs from one completion of the validation images to the next."""
     save_every: runs.Resumable[runs.Count] = 10
     """Epochs from one checkpoint to the next; there is always one at the end and when the run is stopped."""
+    validation: runs.Fraction = 0.0
+    """Hold out this part of the training images, such as 0.1, and keep the checkpoint that is best on them; 0: none."""
     weights: runs.Starting[Path | None] = None
     """Start from these weights, a .safetensors or .pth file with PyTorch's names; for one cell."""
 
@@ -81,7 +83,8 @@ def recipe(config: Config) -> jaxgen.Recipe[completion.State]:
 def main(config: Config, data: Given | None = None) -> runs.Outcome:
     """Complete images from their top half, row by row, with an LSTM and with a GRU."""
     images = config.data if data is None else data
-    train, validation = load_splits(images, size=config.size, channels=1, **config.loading)
+    train, test = load_splits(images, size=config.size, channels=1, **config.loading)
+    train, validation = hold_out(train, config.validation)
     height, width = train.images.shape[1:3]
     length = config.sequence_length or height // 2
     if not 1 <= length < height:
@@ -90,42 +93,56 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome:
         )
     config = config.replace(size=(height, width), sequence_length=length, data=config.data if data is None else GIVEN)
     windows = completion.windows(train.images, length, white=train.white)
-    held_out = jnp.asarray(validation.images) / validation.white
-    originals = jnp.asarray(validation.preview(10).images) / validation.white
-    about_data = about(config.data, train, validation)
+    measure = metrics.of_completion(test.images, train.images, length, white=train.white)
+    about_data = about(config.data, train, test)
 
     if len(config.cell) == 1:
         with runs.start(
             config, windows, network(config), about_data=about_data, label=config.cell[0], page=report.write
         ) as run:
-            learn(run, originals, held_out)
+            learn(run, test, validation, measure)
         return run.outcome
     outcomes: dict[str, runs.Outcome] = {}
     with runs.start_group(config, windows, about_data=about_data, page=report.write) as group:
         for cell in config.cell:
             with group.start(cell, network(config.replace(cell=cell)), cell=cell) as run:
-                learn(run, originals, held_out)
+                learn(run, test, validation, measure)
             outcomes[cell] = run.outcome
         compare(group, config, outcomes)
     return group.outcome(outcomes)
 
 
-def learn(run: "runs.Run[Config]", originals: jax.Array, held_out: jax.Array) -> None:
+def learn(
+    run: "runs.Run[Config]", test: Images, validation: Images, measure: Callable[[metrics.Complete], metrics.Figures]
+) -> None:
     """Train one cell, draw what it makes of some validation images, and measure what it makes of all of them."""
     config, module = run.config, network(run.config)
+    length = config.sequence_length or 0
+    originals = jnp.asarray(test.preview(10).images) / test.white
+
+    def complete(variables: PyTree, images: jax.Array) -> jax.Array:
+        completed: jax.Array = completion.complete(module, variables, images, length)
+        return completed
+
+    def error(variables: PyTree, images: Images) -> jax.Array:
+        """The mean squared error of the completed rows."""
+        wanted = jnp.asarray(images.images) / images.white
+        return mean_squared_error(complete(variables, wanted)[:, length:], wanted[:, length:])
 
     def draw(epoch: int, variables: PyTree) -> None:
-        completed = completion.complete(module, variables, originals, config.sequence_length)
+        completed = complete(variables, originals)
         sets = {"original": originals, config.cell[0].upper(): completed}
         heading = run.title("completed below the line", epoch)
         sheet = pictures.compared(sets, 10, title=heading, cut=config.sequence_length)
         run.picture("completed", sheet, raw=pictures.grid(completed, columns=len(originals)))
         run.curves("loss", ["loss"], LOSS, scale="log")
+        run.results(lambda: measure(partial(complete, variables)))
 
-    def measure(epoch: int, variables: PyTree) -> None:
-        completed = completion.complete(module, variables, held_out, config.sequence_length)
-        lower = slice(config.sequence_length, None)
-        run.results({"validation_mse": mean_squared_error(completed[:, lower], held_out[:, lower])})
+    def draw_end(epoch: int, variables: PyTree) -> None:
+        run.results({"validation_mse": error(variables, test)})
+
+    def validate(variables: PyTree) -> dict[str, jax.Array]:
+        return {"held_out_mse": error(variables, validation)}
 
     title = run.title("validation images")
     run.picture(
@@ -133,7 +150,8 @@ def learn(run: "runs.Run[Config]", originals: jax.Array, held_out: jax.Array) ->
         lambda: pictures.sheet(originals, 10, title=title),
         raw=lambda: pictures.grid(originals, columns=len(originals)),
     )
-    run.fit(recipe(config), [(config.draw_every, draw), ((), measure)], best="loss")
+    best, measure_best = ("held_out_mse", validate) if config.validation else ("loss", None)
+    run.fit(recipe(config), [(config.draw_every, draw), ((), draw_end)], best=best, measure=measure_best)
 
 
 def compare(group: runs.Group[Config], config: Config, outcomes: Mapping[str, runs.Outcome]) -> None:

@@ -3,23 +3,26 @@
 python -m experiments.vae_mnist
 python -m experiments.vae_mnist --latent 3
 python -m experiments.vae_mnist --morph 1 7 9 4
+python -m experiments.vae_mnist --conditional
+python -m experiments.vae_mnist --data folder:photos --size 64 --channels 3 --latent 64
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from PIL import Image
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 import jaxgen
-from jaxgen import pictures, report, runs, torch_weights
-from jaxgen.data import GIVEN, Given, Images, about, load, load_splits
+from jaxgen import layers, metrics, pictures, report, runs, torch_weights
+from jaxgen.data import GIVEN, Given, Images, about, hold_out, load, load_splits
 from jaxgen.models import vae
 from jaxgen.recipes import with_hyperparams
 from jaxgen.training import PyTree
@@ -30,10 +33,16 @@ POINTS = 2000  # test images whose means are drawn while training; at the end al
 TUTORIALS_PATH = (2, 4, 9, 3, 5, 3, 8)
 
 
-class Config(runs.DataConfig):
+class Config(runs.ConditionalConfig):
     data: runs.Resumable[str] = "mnist"
     """What to encode: mnist, fashion_mnist, cifar10, faces, digits, folder:PATH, arrays:FILE.npz or tfds:NAME; made
-    gray and 32×32."""
+    gray and 32×32, or what size and channels say."""
+    size: Annotated[runs.Size, AfterValidator(layers.halvable)] = (32, 32)
+    """Height and width of the images in pixels, equal: 4, 5, 6 or 7 times a power of two, such as 28, 32 or 64."""
+    channels: Literal[1, 3] = 1
+    """1 for gray, 3 for colour."""
+    width: runs.Dimension = 64
+    """Channels of the largest feature map; those of all others are multiples of it."""
     latent: runs.Dimension = 2
     """Dimensions of the latent space."""
     epochs: runs.Resumable[runs.Count] = 5
@@ -44,12 +53,18 @@ class Config(runs.DataConfig):
     """Adam's."""
     weight_decay: Annotated[float, Field(ge=0, lt=1e30)] = 1e-5
     """L2 decay, added to the gradient before Adam's moments as PyTorch does."""
+    beta: Annotated[float, Field(ge=0, lt=1e30)] = 1.0
+    """Weight of the KL divergence in the loss."""
+    latent_samples: runs.Dimension = 1
+    """Latent codes that are drawn for each image while training; several train the importance-weighted bound."""
     extent: runs.Resumable[runs.Positive] = 3.0
     """The latent grid is decoded from −extent to extent, in standard deviations of the prior."""
     morph: runs.Resumable[runs.Several[int] | None] = None
     """Train nothing: decode the path through the means of these classes with the finished run, strip and animation."""
     samples_out: runs.Resumable[Path | None] = None
     """Folder for what --morph draws; None is samples/ in the run's folder."""
+    validation: runs.Fraction = 0.0
+    """Hold out this part of the training images, such as 0.1, and keep the checkpoint that is best on them; 0: none."""
     weights: runs.Starting[Path | None] = None
     """Start from these weights, a .safetensors or .pth file with PyTorch's names."""
     test: runs.Resumable[bool] = False
@@ -60,44 +75,70 @@ class Config(runs.DataConfig):
         return self.resume or self.morph is not None or (self.test and self.weights is None)
 
 
-def recipe(config: Config) -> jaxgen.Recipe[vae.State]:
+def recipe(config: Config, classes: int = 0) -> jaxgen.Recipe[vae.State]:
     adam = with_hyperparams(optax.adam, learning_rate=config.learning_rate)
     optimizer = optax.chain(optax.add_decayed_weights(config.weight_decay), adam)
-    return vae.recipe(config.latent, optimizer=optimizer)
+    return vae.recipe(
+        module=network(config, classes), optimizer=optimizer, beta=config.beta, samples=config.latent_samples
+    )
+
+
+def network(config: Config, classes: int) -> vae.ConvVAE:
+    return vae.ConvVAE(config.latent, config.size[0], config.channels, config.width, classes)
 
 
 @runs.experiment
 def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     """Train a variational autoencoder, and look at its latent space."""
-    module = vae.ConvVAE(config.latent)
+    recipe(config)  # so that settings that do not go together are refused before anything is loaded
     given = config.data if data is None else data
+    size, channels = config.size, config.channels
     if config.test or config.morph is not None:
-        inspect(config, module, load(given, "test", size=(32, 32), channels=1, **config.loading))
+        inspect(config, load(given, "test", size=size, channels=channels, **config.loading))
         return None
-    train, test = load_splits(given, size=(32, 32), channels=1, **config.loading)
+    train, test = load_splits(given, size=size, channels=channels, **config.loading)
+    train, validation = hold_out(train, config.validation)
+    classes = config.classes_of(train.classes)
+    module = network(config, classes)
     config = config.replace(data=config.data if data is None else GIVEN)
     images = jnp.asarray(test.images) / test.white
-    real = jnp.asarray(test.preview(config.batch_size).images) / test.white
+    shown = test.preview(config.batch_size)
+    real = jnp.asarray(shown.images) / test.white
 
-    source = jaxgen.scaled(train.images, white=train.white)
+    measure = metrics.of_vae(
+        test.images,
+        train.images,
+        test_labels=test.labels,
+        train_labels=train.labels,
+        conditional=bool(classes),
+        white=train.white,
+    )
+
+    source = jaxgen.scaled(train.images, white=train.white, labels=train.labels if classes else None)
     with runs.start(config, source, module, about_data=about(config.data, train, test), page=report.write) as run:
-        path = [number for number in TUTORIALS_PATH if (test.labels == number).any()]
+        # A conditional model's codes do not say the class, so there is no way from one class to the next.
+        path = [number for number in TUTORIALS_PATH if (test.labels == number).any() and not classes]
         some = test.preview(POINTS)
 
         def draw(epoch: int, variables: PyTree) -> None:
-            back = vae.decode(module, variables, vae.encode(module, variables, real))
+            labels = labels_for(module, shown)
+            back = vae.decode(module, variables, vae.encode(module, variables, real, labels), labels)
             original = pictures.sheet(real, 10, title=run.title("test images"))
             run.picture("real_image", original, raw=pictures.grid(real, columns=5))
             both = {"original": real, "reconstruction": back}
             compared = pictures.compared(both, 10, title=run.title("test images", epoch))
             run.picture("image", compared, raw=pictures.grid(back, columns=5))
             run.curves("loss", ["loss", "reconstruction", "kl"], "training loss (nats an image)")
-            means = vae.encode(module, variables, jnp.asarray(some.images) / some.white)
+            means = vae.encode(module, variables, jnp.asarray(some.images) / some.white, labels_for(module, some))
             draw_latent_space(run, epoch, module, variables, means, some)
+            run.results(
+                lambda: measure(partial(vae.posterior, module, variables), partial(vae.decode, module, variables))
+            )
 
         def draw_end(epoch: int, variables: PyTree) -> None:
-            run.results(figures(module, variables, images, run.key("test")))
-            means = vae.encode(module, variables, images)
+            labels = labels_for(module, test)
+            run.results(figures(module, variables, images, labels, run.key("test")))
+            means = vae.encode(module, variables, images, labels)
             draw_latent_space(run, epoch, module, variables, means, test)
             if len(path) > 1:
                 frames = vae.morph(module, variables, class_means(means, test.labels, path), FRAMES)
@@ -107,7 +148,13 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
                 )
                 run.animation("morph", morph_frames(frames, names, run.title("", epoch)))
 
-        run.fit(recipe(config), [(1, draw), ((), draw_end)], best="loss")
+        def validate(variables: PyTree) -> dict[str, float]:
+            values, labels = jnp.asarray(validation.images) / validation.white, labels_for(module, validation)
+            found = figures(module, variables, values, labels, run.key("validation"))
+            return {"validation_loss": found["test_loss"]}
+
+        best, measure_best = ("validation_loss", validate) if config.validation else ("loss", None)
+        run.fit(recipe(config, classes), [(1, draw), ((), draw_end)], best=best, measure=measure_best)
     return run.outcome
 
 
@@ -124,24 +171,43 @@ def draw_latent_space(
     present = [(number, name) for number, name in enumerate(shown.classes) if (shown.labels == number).any()]
     by_class = {name: means[shown.labels == number].mean(0).tolist() for number, name in present}
     run.values("latent_points", {"classes": list(shown.classes), "means": by_class})
+    if module.classes:
+        draw_classes(run, epoch, module, variables, shown.classes)
+        return
     decoded = vae.decode(module, variables, latent_plane(latent, extent))
     kind = "line" if latent == 1 else "plane" if latent == 2 else "plane where all but z₁ and z₂ are 0"
     sheet = pictures.plane(decoded, GRID, extent, title=run.title(f"the decoded latent {kind}", epoch))
     run.picture("latent_grid", sheet, raw=pictures.grid(decoded, GRID, margin=0))
 
 
-def inspect(config: Config, module: vae.ConvVAE, test: Images) -> None:
+def draw_classes(
+    run: "runs.Run[Config]", epoch: int, module: vae.ConvVAE, variables: PyTree, names: Sequence[str]
+) -> None:
+    """Samples of a conditional model: a row for each class, a column for each latent code."""
+    z = jax.random.normal(run.key("classes"), (10, module.latent))
+    labels = jnp.repeat(jnp.arange(module.classes), len(z))
+    samples = vae.decode(module, variables, jnp.tile(z, (module.classes, 1)), labels)
+    sheet = pictures.sheet(samples, len(z), title=run.title("samples", epoch), row_labels=names)
+    run.picture("samples", sheet, raw=pictures.grid(samples, columns=len(z)))
+
+
+def labels_for(module: vae.ConvVAE, images: Images) -> np.ndarray | None:
+    return images.labels if module.classes else None
+
+
+def inspect(config: Config, test: Images) -> None:
     """`--test` and `--morph`, on a finished run."""
     images = jnp.asarray(test.images) / test.white
+    module = network(config, config.classes_of(test.classes))
     if config.morph is not None:
-        check_path(config.morph, test)
+        check_path(config, config.morph, test)
     variables = (
         torch_weights.load(module, config.weights)
         if config.weights is not None
         else jaxgen.load(config.folder).variables
     )
     if config.morph is None:
-        found = figures(module, variables, images, runs.key_of(config, "test"))
+        found = figures(module, variables, images, labels_for(module, test), runs.key_of(config, "test"))
         runs.say("  ".join(f"{name} {value:.2f}" for name, value in found.items()))
         return
     points = class_means(vae.encode(module, variables, images), test.labels, config.morph)
@@ -156,17 +222,24 @@ def inspect(config: Config, module: vae.ConvVAE, test: Images) -> None:
     runs.write_extra(config, files, config.samples_out)
 
 
-def check_path(path: Sequence[int], test: Images) -> None:
+def check_path(config: Config, path: Sequence[int], test: Images) -> None:
+    if config.conditional:
+        raise jaxgen.InputError(
+            f"{runs.option('morph', path)}: the run is conditional, so its codes do not say the class; "
+            "python -m jaxgen decode draws one code as every class"
+        )
     if len(path) < 2:
         raise jaxgen.InputError(f"{runs.option('morph', path)}: name two classes or more, as 2 4 9")
     if missing := [number for number in path if not (test.labels == number).any()]:
         raise jaxgen.InputError(f"{runs.option('morph', missing[0])}: there is no such class in the data")
 
 
-def figures(module: vae.ConvVAE, variables: object, images: jax.Array, key: jax.Array) -> dict[str, float]:
+def figures(
+    module: vae.ConvVAE, variables: object, images: jax.Array, labels: np.ndarray | None, key: jax.Array
+) -> dict[str, float]:
     """The loss and its terms on the test set, forward only, in nats an image."""
     epsilon = jax.random.normal(key, (len(images), module.latent))
-    found = vae.evaluate(module, variables, images, epsilon)
+    found = vae.evaluate(module, variables, images, epsilon, labels)
     return {f"test_{name}": float(found[name]) for name in ("loss", "reconstruction", "kl")}
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,9 +38,20 @@ def _run(arguments: Sequence[str]) -> int:
         raise InputError(f"there is no command {name!r}; {hint}")
     command = importlib.import_module(f"jaxgen.commands.{name}")
     options = parse(command.Options, f"{_program()} {name}", command.__doc__ or "", others)
+    _check_jax()
     with disk_cache(), jax.default_matmul_precision("highest"):
         command.run(options)
     return 0
+
+
+def _check_jax() -> None:
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        platforms = os.environ.get("JAX_PLATFORMS")
+        raise InputError(
+            f"JAX cannot start, because JAX_PLATFORMS is {platforms!r}; unset it, or set it to cpu"
+        ) from error
 
 
 def _help() -> str:

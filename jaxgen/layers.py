@@ -31,6 +31,10 @@ from jaxgen.parallel import mean_over_shards, shards
 
 Initializer = Callable[..., jax.Array]
 Size = int | tuple[int, int]
+HALVABLE = (
+    "images must be square, 4, 5, 6 or 7 times a power of two pixels a side: 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, "
+    "48, 56, 64, 80, 96, 112, 128, …"
+)
 
 
 def bounded_uniform(fan_in: int) -> Initializer:
@@ -163,11 +167,24 @@ def halvings(size: int) -> tuple[int, int]:
     while side > 7 and side % 2 == 0:
         side, count = side // 2, count + 1
     if not (4 <= side <= 7 and count):
-        raise InputError(
-            f"size {size}: images must be square, 4, 5, 6 or 7 times a power of two pixels a side: 8, 10, 12, 14, 16, "
-            "20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, …"
-        )
+        raise InputError(f"size {size}: {HALVABLE}")
     return side, count
+
+
+def halvable(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the height and width of an image that `halvings` takes.
+
+    Raises:
+        ValueError: It does not take this image, or the image is not square.
+    """
+    height, width = size
+    try:
+        if height == width:
+            halvings(height)
+            return size
+    except InputError:
+        pass
+    raise ValueError(HALVABLE)
 
 
 def flatten(x: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxgen import compilation
+from jaxgen import compilation, runs
 
 jax.config.update("jax_num_cpu_devices", 4)  # experiments that share their batches use two by default
 
@@ -40,13 +40,31 @@ def clear_compiled_programs():
 
 @pytest.fixture(scope="session", autouse=True)
 def isolated_caches(tmp_path_factory):
-    """Neither use nor change the user's caches of data and compiled programs. The tests share a compilation cache."""
+    """Neither use nor change the user's caches: of data, of compiled programs, of networks that give features.
+
+    The tests share a compilation cache.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         # Not the folder that commands use: a command that a test kills may leave an incomplete entry there.
         jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        patch.setattr("jaxgen.metrics.features._STEPS", 20)  # for the figures of short trainings it is enough
         yield
+
+
+@pytest.fixture(autouse=True)
+def without_quality(request, monkeypatch):
+    """Runs do not measure quality, which takes longer than a test's training, except in tests marked `quality`."""
+    if request.node.get_closest_marker("quality"):
+        return
+    results = runs.Run.results
+
+    def of_numbers_alone(self, figures):
+        if not callable(figures):
+            results(self, figures)
+
+    monkeypatch.setattr(runs.Run, "results", of_numbers_alone)
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """The commands of `jaxgen`, on runs and weights files of small untrained models."""
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,6 +21,7 @@ from experiments import rnn_complete
 from jaxgen import commands, data, runs, torch_weights
 from jaxgen.durable import write_json
 from jaxgen.models import autoencoder, completion, dcgan, vae
+from jaxgen.runs.run import STOP_SIGNALS
 from jaxgen.torch_weights.description import recognise
 
 ROOT = Path(__file__).parent.parent
@@ -315,6 +318,21 @@ def test_a_morph_passes_through_pictures_and_class_means(vae_run, tmp_path, caps
     np.testing.assert_allclose(points[0], means.mean(0), rtol=0, atol=1e-5)
 
 
+def test_the_means_that_a_run_wrote_need_no_data(tmp_path):
+    from jaxgen.commands import _models, morph
+
+    about = DIGITS | {"name": "folder:gone", "classes": ["cat", "dog"]}
+    folder = make_run(tmp_path / "run", "vae_mnist", {"model": SMALL_VAE}, {"data": "folder:/gone"}, about)
+    with pytest.raises(jaxgen.InputError, match=r"need the data: folder:/gone: there is no such folder.*--data"):
+        call("morph", folder, "cat", "dog")
+    means = {"cat": [1.0, 0.5], "dog": [-1.0, 0.0]}
+    write_json(folder / "final" / "latent_points.json", {"classes": ["cat", "dog"], "means": means})
+    options = morph.Options(path=folder, stops=("Dog", "cat"))
+    names, points = morph._points(options, _models.find(options, "morph"))
+    assert names == ["Dog", "cat"]
+    np.testing.assert_array_equal(points, [means["dog"], means["cat"]])
+
+
 @pytest.mark.parametrize(
     ("stops", "said"),
     [
@@ -331,7 +349,8 @@ def test_what_cannot_be_morphed_is_refused(vae_run, stops, said):
 
 def test_class_means_of_a_file_need_its_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(torch_weights.to_safetensors(tensors_of(SMALL_VAE)))
+    content = torch_weights.to_safetensors(tensors_of(SMALL_VAE), {"module": torch_weights.describe(SMALL_VAE)})
+    (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(jaxgen.InputError, match="does not say what it was trained on; --data names a data set"):
         call("morph", tmp_path / "model.safetensors", "2", "7")
     with pytest.raises(jaxgen.InputError, match=r"need the data: .*there is no data set 'digts'.*--data"):
@@ -518,11 +537,12 @@ def test_runs_that_were_trained_are_shown_and_used(tmp_path, capsys):
 # ---- The process ----
 
 
-def jaxgen_process(*words: str, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "COLUMNS": "80"}
+def jaxgen_process(*words: str, cwd: Path, stdout=subprocess.PIPE, **environment) -> subprocess.CompletedProcess[str]:
+    """`python -m jaxgen` in a folder outside the checkout."""
     return subprocess.run(
-        [sys.executable, "-m", "jaxgen", *words], cwd=cwd, env=environment, text=True, timeout=120, check=False,
-        stderr=subprocess.PIPE, **{"stdout": subprocess.PIPE} | options,
+        [sys.executable, "-m", "jaxgen", *words], cwd=cwd, text=True, timeout=240, check=False, stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "COLUMNS": "80"} | environment,
     )  # fmt: skip
 
 
@@ -555,13 +575,13 @@ def test_mistakes_are_one_line(words, said, tmp_path, monkeypatch, capfd):
     make_run(tmp_path / "run", "vae_mnist", {"model": SMALL_VAE})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["jaxgen", *words])
-    handlers = {number: __import__("signal").getsignal(number) for number in runs.run.STOP_SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         with pytest.raises(SystemExit) as raised:
             main()
     finally:
         for number, handler in handlers.items():
-            __import__("signal").signal(number, handler)
+            signal.signal(number, handler)
     assert raised.value.code == 2
     assert capfd.readouterr() == ("", f"error: {said}\n")
 
@@ -575,20 +595,39 @@ def test_help_of_a_command(tmp_path):
 
 def test_it_works_outside_a_checkout_with_its_output_closed(vae_run, tmp_path):
     """Negative coordinates are no options; the folder is written though nobody reads what is said."""
-    with open("/dev/full", "w") as full:
-        done = jaxgen_process("decode", str(vae_run), "--at", "-1", "-2e-3", cwd=tmp_path, stdout=full)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = jaxgen_process("decode", str(vae_run), "--at", "-1", "-2e-3", cwd=tmp_path, stdout=writer)
+    os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
     assert files_in(vae_run / "samples") == ["decoded_-1_-0.002.png"]
 
 
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root writes everywhere")
-def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(gan):
-    gan.chmod(0o500)
-    try:
-        with pytest.raises(jaxgen.InputError, match=r"samples cannot be written \(Permission denied\); out names"):
-            call("sample", gan, count=1)
-    finally:
-        gan.chmod(0o700)
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(gan, monkeypatch):
+    def refuse(path: Path, content: bytes) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("jaxgen.commands._options.write", refuse)
+    with pytest.raises(jaxgen.InputError, match=r"samples cannot be written \(Permission denied\); out names another"):
+        call("sample", gan, count=1)
+
+
+def test_a_wrong_jax_platform_is_named(gan):
+    done = jaxgen_process("sample", str(gan), cwd=gan, JAX_PLATFORMS="abacus")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: JAX cannot start, because JAX_PLATFORMS is 'abacus'; unset it, or set it to cpu\n"
+
+
+def test_more_samples_than_memory_holds_are_refused(gan, monkeypatch):
+    monkeypatch.setattr("jaxgen.memory.available", lambda: 10**6)
+    with pytest.raises(jaxgen.InputError, match=r"count=1000: so many images take 1\.0 MB, and 1\.0 MB of"):
+        call("sample", gan, count=1000)
+
+
+@pytest.mark.parametrize("number", [1e39, -1e39])
+def test_coordinates_beyond_float32_are_refused(vae_run, number):
+    with pytest.raises(jaxgen.InputError, match="is beyond the range of float32"):
+        call("decode", vae_run, at=(0, number))
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(gan, tmp_path):

@@ -113,7 +113,7 @@ def test_links_lead_somewhere(page):
 
 def test_navigation_lists_every_page():
     listed = re.findall(r"[\w/]+\.md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
-    included = [target for text in PAGES.values() for target in re.findall(r'^--8<-- "(.+)"$', text, re.MULTILINE)]
+    included = [target for text in PAGES.values() for target in re.findall(r'^--8<-- "(.+\.md)"$', text, re.MULTILINE)]
     assert sorted([*(f"docs/{page}" for page in listed), *included]) == sorted([*PAGES, "CHANGELOG.md"][1:])
 
 

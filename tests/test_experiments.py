@@ -304,6 +304,7 @@ def test_gans_start_from_weights(tmp_path, images, monkeypatch, capsys, experime
 
 def test_vae_mnist_trains_tests_and_morphs(tmp_path, images, monkeypatch, capsys, titles):
     monkeypatch.setattr(vae_mnist, "TUTORIALS_PATH", (0, 2, 1))  # of which the data has the classes 0 and 1
+    monkeypatch.setattr(vae_mnist, "GRID", 4)
     out = str(tmp_path / "run")
     options = ["--data", images, "--batch-size", "6", "--epochs", "1", "--latent", "3", "--out", out]
     status, _, err = call(monkeypatch, capsys, *options, experiment=vae_mnist)

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "metrics": {"from_loss", "layers", "losses", "training"},
     "selfcheck": {"layers", "ops"},
     "torch_weights": {"layers", "models"},
-    "runs": {"pictures", "precision", "recipes", "selfcheck", "torch_weights", "training"},
+    "runs": {"metrics", "pictures", "precision", "recipes", "selfcheck", "torch_weights", "training"},
     "report": {"layers", "metrics", "models", "torch_weights"},
     "trained": {"runs", "torch_weights"},
     "export": {"layers", "metrics", "models"},

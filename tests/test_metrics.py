@@ -11,6 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics.pairwise import euclidean_distances, polynomial_kernel
 
 from jaxgen import metrics
+from jaxgen.metrics import pca
 
 
 def rng() -> np.random.Generator:
@@ -206,25 +207,32 @@ def test_float32_images_are_measured_in_float64():
 # ---- Principal components ----
 
 
-@pytest.mark.parametrize("as_integers", [True, False])
-def test_principal_components_agree_with_scikit_learn(as_integers):
+@pytest.mark.parametrize(("as_integers", "count"), [(True, 300), (False, 300), (True, 15)])
+def test_principal_components_agree_with_scikit_learn(as_integers, count):
     spread = (0.8 ** np.arange(20)).reshape(5, 4, 1)  # so that the components are well separated
-    images = (120 + rng().uniform(-120, 120, (300, 5, 4, 1)) * spread).astype(np.uint8)
+    images = (120 + rng().uniform(-120, 120, (count, 5, 4, 1)) * spread).astype(np.uint8)
     floats = (images / 240).astype(np.float32)
-    pca = metrics.principal_components(images if as_integers else floats, 6, white=240)
-    reference = PCA(6, svd_solver="full").fit(floats.reshape(300, 20))
-    back = reference.inverse_transform(reference.transform(floats.reshape(300, 20))).clip(0, 1)
-    np.testing.assert_allclose(pca.reconstruct(floats).reshape(300, 20), back, atol=2e-5)
+    found = metrics.principal_components(images if as_integers else floats, 6, white=240)
+    reference = PCA(6, svd_solver="full").fit(floats.reshape(count, 20))
+    back = reference.inverse_transform(reference.transform(floats.reshape(count, 20))).clip(0, 1)
+    np.testing.assert_allclose(found.reconstruct(floats).reshape(count, 20), back, atol=2e-5)
     np.testing.assert_allclose(
-        np.abs(pca.encode(floats)), np.abs(reference.transform(floats.reshape(300, 20))), atol=2e-5
+        np.abs(found.encode(floats)), np.abs(reference.transform(floats.reshape(count, 20))), atol=2e-5
     )
+
+
+def test_principal_components_of_large_images_are_of_some_images(monkeypatch):
+    """Three images span two components beside their mean."""
+    monkeypatch.setattr(pca, "_LARGEST", 3)
+    images = rng().uniform(size=(50, 4, 5, 1)).astype(np.float32)
+    assert metrics.principal_components(images, 10).components.shape == (2, 20)
 
 
 def test_as_many_components_as_pixels_lose_nothing():
     images = rng().uniform(size=(30, 3, 3, 1)).astype(np.float32)
-    pca = metrics.principal_components(images, 100)
-    assert pca.components.shape == (9, 9)
-    np.testing.assert_allclose(pca.reconstruct(images), images, atol=1e-6)
+    found = metrics.principal_components(images, 100)
+    assert found.components.shape == (9, 9)
+    np.testing.assert_allclose(found.reconstruct(images), images, atol=1e-6)
 
 
 # ---- Latent variables ----

@@ -22,7 +22,9 @@ def digits():
 @pytest.fixture(scope="module")
 def digits_features(digits):
     """Learned from the first 1,200, so that the others are new to them."""
-    return learned_features(digits.images[:1200], digits.labels[:1200], white=16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features_module, "_STEPS", 300)
+        return learned_features(digits.images[:1200], digits.labels[:1200], white=16)
 
 
 def unit(images) -> np.ndarray:
@@ -60,7 +62,6 @@ def test_features_bring_images_of_a_class_together(digits, digits_features):
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """64 images of 5×7, a short training, and a cache of the test's own."""
-    monkeypatch.setattr(features_module, "_STEPS", 20)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     rng = np.random.default_rng(0)
     labels = np.arange(64) % 2
@@ -175,6 +176,12 @@ def test_figures_of_samples_are_of_equal_counts(digits):
     assert seen[3:] == [60, 60, 60]
     measure(unit(digits.images[100:160]))
     assert seen[6:] == [60]
+
+
+def test_few_images_give_no_figures(digits):
+    measure = metrics.of_samples(digits.images[:40], digits.images[40:60], features=[metrics.pixels()], white=16)
+    assert measure(unit(digits.images[:9])) == {}
+    assert measure(unit(digits.images[:10]))
 
 
 def test_data_without_a_test_split_are_cut_into_halves(digits):

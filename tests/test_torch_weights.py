@@ -810,7 +810,7 @@ def test_a_module_of_the_users_is_described_but_not_built() -> None:
     assert description["fields"]["activation"]["name"].endswith(".tanh")
     assert description["fields"]["scale"] == 2.0
     assert "default" not in description["fields"]  # its default cannot be named and need not be
-    with pytest.raises(InputError, match=r"names the class .*Scaled, which is not jaxgen's; give the module itself"):
+    with pytest.raises(InputError, match=r"names the class .*Scaled, which is not jaxgen's; in Python, give"):
         torch_weights.build(description)
 
 
@@ -857,7 +857,7 @@ def test_a_saved_file_says_which_module_it_belongs_to(module: nn.Module, tmp_pat
 def test_a_module_of_the_users_is_given(tmp_path: Path) -> None:
     for module in (Scaled(), Scaled(activation=lambda x: x)):  # the second cannot be described
         torch_weights.save(module, {"params": {"weight": jnp.arange(3.0)}}, tmp_path / "model.safetensors")
-        with pytest.raises(InputError, match=r"model\.safetensors: .*; give the module itself: module="):
+        with pytest.raises(InputError, match=r"model\.safetensors: .*; in Python, give the module itself: module="):
             torch_weights.load_file(tmp_path / "model.safetensors")
         loaded = torch_weights.load_file(tmp_path / "model.safetensors", module)
         assert loaded.module is module
@@ -956,7 +956,7 @@ def test_a_header_imports_and_runs_nothing(name: Any, tmp_path: Path, monkeypatc
     before = set(sys.modules)
     about = {"module": {"class": name, "fields": {"args": ["touch", "ran"]}}}
     (tmp_path / "w.safetensors").write_bytes(torch_weights.to_safetensors(WHOLE, about))
-    with pytest.raises(InputError, match=r"w\.safetensors: .* not jaxgen's; give the module itself: module="):
+    with pytest.raises(InputError, match=r"w\.safetensors: .* not jaxgen's; in Python, give the module itself"):
         torch_weights.load_file(tmp_path / "w.safetensors")
     assert set(sys.modules) == before
     assert not (tmp_path / "ran").exists()

@@ -25,7 +25,7 @@ class Model(NamedTuple):
         prefix: what their names begin with: nothing in a run's folder, where the folder says whose they are.
         options: the options of its run, as far as they are known.
         data: what it was trained on, as `config.json` has it; empty where that is not known.
-        latent_points: the file of a run that holds the means of its classes' latent codes.
+        latent_points: where a finished run has the means of its classes' latent codes, if it is one that has them.
     """
 
     name: str
@@ -99,14 +99,19 @@ def find(options: ModelOptions, use: str) -> Model:
     return models[0]
 
 
-def find_all(options: ModelOptions, use: str) -> list[Model]:
-    """The models at a path: one, or those of all runs in a folder of several, such as `lstm/` and `gru/`."""
+def find_all(options: ModelOptions, use: str | None = None) -> list[Model]:
+    """The models at a path: one, or those of all runs in a folder of several, such as `lstm/` and `gru/`.
+
+    Args:
+        options: the command's.
+        use: the command, one of `USES`; None for one that fits every model for which any of `USES` fits.
+    """
     models = list(_load(options))
     for model in models:
-        if not USES[use].fits(model.module):
-            fitting = uses_of(model.module)
+        fitting = uses_of(model.module)
+        if (use not in fitting) if use else not fitting:
             raise InputError(
-                f"{model.name} {USES[use].lack}; "
+                f"{model.name} {USES[use].lack if use else 'cannot be measured'}; "
                 + (f"{_listed(fitting)} {'fits' if len(fitting) == 1 else 'fit'}" if fitting else _NO_USE)
             )
     return models
@@ -154,7 +159,7 @@ def _of_run(run: Path, options: ModelOptions) -> Model:
     return Model(
         name, module, variables, options.out or options.path / "samples",
         "" if chosen is None else f"model_{chosen}_", stored["options"], stored.get("data") or {},
-        layout.final / f"{number}latent_points.json",
+        layout.final / f"{number}latent_points.json" if layout.read_finished() is not None else None,
     )  # fmt: skip
 
 

@@ -63,6 +63,8 @@ def _vectors(numbers: tuple[float, ...], model: Model) -> np.ndarray:
             f"{option('at')}: {model.name} takes {latent} number{'s' * (latent > 1)} for each image, not "
             f"{len(numbers)}; as {example}"
         )
+    if beyond := [number for number in numbers if abs(number) > float(np.finfo(np.float32).max)]:
+        raise InputError(f"{option('at', beyond[0])}: is beyond the range of float32")
     return np.reshape(np.asarray(numbers, np.float32), (-1, latent))
 
 

@@ -4,11 +4,13 @@ A class, by number or name, stands for the mean of its images' latent codes. The
 animation.
 """
 
+import json
 import os
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -69,19 +71,44 @@ def _strip(images: np.ndarray, ways: Sequence[str], frames: int, model: Model) -
 def _points(options: Options, model: Model) -> tuple[list[str], np.ndarray]:
     """The names of the stops, and their latent codes: of pictures, or the means of classes."""
     names: list[str] = []
+    points: dict[int, np.ndarray] = {}  # by position; those of the stops that are known already
+    batches: dict[int, _Batch] = {}  # by position; what the others are the means of
     classes = _Classes(model, options.data)
-    points: list[np.ndarray] = []
     for stop in options.stops:
-        if classes.number(stop) is None and _is_path(stop):
+        mean = classes.stored_mean(stop)
+        if mean is not None:
+            points[len(names)] = mean
+            names.append(stop)
+        elif classes.number(stop) is None and _is_path(stop):
             brought = encode.read_for(model, [Path(stop)], invert=options.invert)
             labels = encode.needed_labels(options.class_, len(brought.images), model)
             encode.warn_if_unlike(model, brought, labels)
-            names.extend(brought.names)
-            points.extend(encode.encode(model, brought.images, labels).mean)
+            for name, image in zip(brought.names, brought.images, strict=True):
+                batches[len(names)] = _Batch(image[None], {kind: each[:1] for kind, each in labels.items()})
+                names.append(name)
         else:
+            batches[len(names)] = classes.images(stop)
             names.append(stop)
-            points.append(classes.mean(stop))
-    return names, np.array(points)
+    points |= zip(batches, _mean_codes(model, list(batches.values())), strict=True)
+    return names, np.array([points[at] for at in range(len(names))])
+
+
+class _Batch(NamedTuple):
+    """Images whose codes have the mean that is looked for."""
+
+    images: np.ndarray  # [N, H, W, C], from 0 to 1
+    labels: dict[str, Any]  # the argument `labels` of a conditional model
+
+
+def _mean_codes(model: Model, batches: Sequence[_Batch]) -> list[np.ndarray]:
+    """The mean code of each batch. All are encoded at once, because each number of images is compiled anew."""
+    if not batches:
+        return []
+    images = np.concatenate([batch.images for batch in batches])
+    labels = {kind: np.concatenate([batch.labels[kind] for batch in batches]) for kind in batches[0].labels}
+    codes = encode.encode(model, images, labels).mean
+    ends = np.cumsum([len(batch.images) for batch in batches])
+    return [each.mean(0) for each in np.split(codes, ends[:-1])]
 
 
 def _is_path(stop: str) -> bool:
@@ -89,7 +116,7 @@ def _is_path(stop: str) -> bool:
 
 
 class _Classes:
-    """The classes of the model's data. The data are loaded when a mean is asked for.
+    """The classes of the model's data. The data are loaded when they are needed.
 
     Args:
         model: the model.
@@ -100,6 +127,12 @@ class _Classes:
         self._model = model
         self._given = given
 
+    def stored_mean(self, stop: str) -> np.ndarray | None:
+        """The mean of a class as the run wrote it at its end; None where that is not known."""
+        names = [*self._stored]
+        number = class_number(stop, names, 0)
+        return None if number is None else np.asarray(self._stored[names[number]], np.float32)
+
     def number(self, stop: str) -> int | None:
         """The number of a class; None where it is not known to be one."""
         if self._given is not None:
@@ -107,8 +140,8 @@ class _Classes:
         names = list(map(str, self._model.data.get("classes") or ()))
         return class_number(stop, names, len(names))
 
-    def mean(self, stop: str) -> np.ndarray:
-        """The mean of the latent codes of a class.
+    def images(self, stop: str) -> _Batch:
+        """The test images of a class.
 
         Raises:
             InputError: there is no such class, or the data are not there.
@@ -118,8 +151,17 @@ class _Classes:
         if number is None or not (test.labels == number).any():
             raise InputError(f"{stop}: {there_are(stop, test.classes, 0) if test.classes else _UNLABELED}")
         images = test.images[test.labels == number].astype(np.float32) / test.white
-        labels = labels_of(number, len(images), self._model)
-        return np.asarray(encode.encode(self._model, images, labels).mean.mean(0))
+        return _Batch(images, labels_of(number, len(images), self._model))
+
+    @cached_property
+    def _stored(self) -> dict[str, Any]:
+        file = self._model.latent_points
+        if self._given is not None or file is None or self._model.classes:
+            return {}
+        try:
+            return dict(json.loads(file.read_text())["means"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
 
     @cached_property
     def _test(self) -> data.Images:

@@ -11,12 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgen import pictures
+from jaxgen import memory, pictures
 from jaxgen.commands._classes import ClassOption, class_name, label, labels_of
 from jaxgen.commands._models import Model, find, is_vae
 from jaxgen.commands._options import ModelOptions, Seed, write_files
+from jaxgen.errors import InputError
 from jaxgen.models import dcgan, vae
-from jaxgen.runs import Count
+from jaxgen.runs import Count, option
 from jaxgen.signals import say
 
 
@@ -54,14 +55,29 @@ def run(options: Options) -> None:
 
 
 def draw(model: Model, key: jax.Array, count: int, labels: dict[str, Any]) -> np.ndarray:
-    """Samples `[count, H, W, C]`, from 0 to 1."""
+    """Samples `[count, H, W, C]`, from 0 to 1.
+
+    Raises:
+        InputError: there is not enough memory for so many.
+    """
+    one = jax.eval_shape(lambda key: _images(model, key, 1, {name: each[:1] for name, each in labels.items()}), key)
+    needed, there = 4 * count * one.size * one.dtype.itemsize, memory.available()  # with copies for the files
+    if needed > there:
+        raise InputError(
+            f"{option('count', count)}: so many images take {memory.text(needed)}, and {memory.text(there)} of memory "
+            "are free; draw fewer"
+        )
+    return in_unit_range(_images(model, key, count, labels), model)
+
+
+def _images(model: Model, key: jax.Array, count: int, labels: dict[str, Any]) -> jax.Array:
     if is_vae(model.module):
         z = jax.random.normal(key, (count, model.module.latent))
-        return np.asarray(vae.decode(model.module, model.variables, z, **labels))
-    return in_unit_range(dcgan.sample(model.module, model.variables, key, count, **labels), model)
+        return vae.decode(model.module, model.variables, z, **labels)
+    return dcgan.sample(model.module, model.variables, key, count, **labels)
 
 
 def in_unit_range(images: jax.Array, model: Model) -> np.ndarray:
-    """A generator's images, from 0 to 1."""
+    """The images that a module makes, from 0 to 1."""
     black, white = getattr(model.module, "image_range", (0, 1))
     return (np.asarray(images) - black) / (white - black)

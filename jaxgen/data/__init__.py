@@ -23,6 +23,7 @@ __all__ = [
     "about",
     "absolute",
     "check_same_shape",
+    "hold_out",
     "load",
     "load_pictures",
     "load_splits",
@@ -112,6 +113,30 @@ def load_splits(name: str | Given, **options: Any) -> tuple[Images, Images]:
     train, test = load(name, **options), load(name, "test", **(options | {"log": None}))
     check_same_shape(train, test)
     return train, test
+
+
+def hold_out(images: Images, fraction: float, seed: int = 0) -> tuple[Images, Images]:
+    """Divide training images into those to train on and those to validate on.
+
+    Args:
+        images: the training images.
+        fraction: the part to validate on, from 0 to below 1; at least one image unless it is 0.
+        seed: determines which part that is.
+
+    Raises:
+        InputError: there is a single image, which cannot be divided.
+    """
+    count = len(images.images)
+    if fraction and count < 2:
+        raise InputError("a single training image: to train and to validate takes two")
+    chosen = np.zeros(count, bool)
+    if fraction:
+        names = [str(row).encode() for row in range(count)]
+        chosen[list(splits.held_out(names, splits.Division(fraction, seed)))] = True
+    train, validation = (
+        images._replace(images=images.images[rows], labels=images.labels[rows]) for rows in (~chosen, chosen)
+    )
+    return train, validation
 
 
 def about(name: str, train: Images, held_out: Images | None = None) -> dict[str, object]:

@@ -18,21 +18,24 @@ from jaxgen.metrics.neighbours import (
     precision_recall,
     radii,
 )
-from jaxgen.metrics.of_models import of_autoencoder, of_completion, of_vae
+from jaxgen.metrics.of_models import Complete, Reconstruct, of_autoencoder, of_completion, of_vae
 from jaxgen.metrics.pca import PCA, principal_components
-from jaxgen.metrics.samples import FLOOR, SampleMeasure, of_samples
+from jaxgen.metrics.samples import FEWEST, FLOOR, SampleMeasure, of_samples
 from jaxgen.metrics.scaling import halves
 
 __all__ = [
+    "FEWEST",
     "FLOOR",
     "PCA",
     "Bounds",
     "Codes",
+    "Complete",
     "DensityCoverage",
     "Features",
     "Figure",
     "Figures",
     "PrecisionRecall",
+    "Reconstruct",
     "SampleMeasure",
     "active_units",
     "as_json",

@@ -34,11 +34,12 @@ def title(name: str) -> str:
     return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
 
 
-def table(figures: Mapping[str, Figure | float]) -> str:
+def table(figures: Mapping[str, Figure | float], shown: Mapping[str, str] = {}) -> str:
     """A table with a row for each figure and columns for the model, the baselines and the unit.
 
     Args:
         figures: By name, such as `frechet_distance`; a plain number is a figure without baselines.
+        shown: What stands in place of the value, for some of the names, such as the mean of several models.
 
     Returns:
         Lines of aligned text. An arrow after the title says whether a lower (↓) or a higher (↑) value is better.
@@ -49,7 +50,7 @@ def table(figures: Mapping[str, Figure | float]) -> str:
     for name, figure in rows.items():
         arrow = f" {_ARROWS[figure.better]}" if isinstance(figures[name], Figure) else ""
         baselines = [f"{figure.baselines[label]:.4g}" if label in figure.baselines else "" for label in labels]
-        cells.append([title(name) + arrow, _with_error(figure), *baselines, figure.unit])
+        cells.append([title(name) + arrow, shown.get(name) or _with_error(figure), *baselines, figure.unit])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     aligned = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:-1], widths[1:-1]), row[-1]] for row in cells]
     return "\n".join("  ".join(row).rstrip() for row in aligned)

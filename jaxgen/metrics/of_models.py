@@ -16,15 +16,19 @@ from jaxgen.metrics.figure import Figure, Figures
 from jaxgen.metrics.latent import Decode, Encode, active_units, bounds, decoded, encoded, linear_probe
 from jaxgen.metrics.neighbours import nearest
 from jaxgen.metrics.pca import principal_components
-from jaxgen.metrics.scaling import as_floats, some
+from jaxgen.metrics.scaling import as_floats, in_parts, some
 
 _MOST_DECIBELS = 100.0  # that an image counts for which equals its reference
 _PROBED = 10_000  # images that the linear probe learns from
 
 
+Reconstruct = Callable[[Any], Any]  # images [N, H, W, C] in [0, 1] -> images of the same shape
+Complete = Callable[[Any], Any]  # the same, of which the upper rows are given
+
+
 def of_autoencoder(
     test: ArrayLike, train: ArrayLike, numbers: int, *, white: int = 255
-) -> Callable[[Callable[[Any], Any]], Figures]:
+) -> Callable[[Reconstruct], Figures]:
     """Measure reconstructions of test images, beside those of principal components with as many numbers.
 
     Args:
@@ -43,7 +47,7 @@ def of_autoencoder(
         pca = principal_components(train, numbers, white=white)
         return f"PCA with {len(pca.components)} numbers", _alike(pca.reconstruct(images), images)
 
-    def measure(reconstruct: Callable[[Any], Any]) -> Figures:
+    def measure(reconstruct: Reconstruct) -> Figures:
         label, of_pca = baseline()
         figures = _alike(np.asarray(reconstruct(images)), images)
         return {name: figure._replace(baselines={label: of_pca[name].value}) for name, figure in figures.items()}
@@ -145,9 +149,7 @@ def of_vae(
     return measure
 
 
-def of_completion(
-    test: ArrayLike, train: ArrayLike, length: int, *, white: int = 255
-) -> Callable[[Callable[[Any], Any]], Figures]:
+def of_completion(test: ArrayLike, train: ArrayLike, length: int, *, white: int = 255) -> Callable[[Complete], Figures]:
     """Measure completions of test images from their upper rows, on the rows that are completed.
 
     Args:
@@ -161,22 +163,20 @@ def of_completion(
         `completion_ssim`, beside those of three simple completions: the last given row again and again, the mean of the
         training images, and the training image whose upper rows are nearest.
     """
-    images, train = as_floats(test, white), as_floats(train, white)
+    images, train = as_floats(test, white), np.asarray(train)
     wanted = images[:, length:]
 
     @cache
     def baselines() -> dict[str, Figures]:
-        repeated = np.repeat(images[:, length - 1 : length], wanted.shape[1], axis=1)
-        mean = np.broadcast_to(train[:, length:].mean(axis=0), wanted.shape)
-        given, among = (each[:, :length].reshape(len(each), -1) for each in (images, train))
+        total = sum(part[:, length:].sum(axis=0, dtype=np.float64) for part in in_parts(train, white))
         made = {
-            "last row repeated": repeated,
-            "mean image": mean,
-            "nearest image": train[nearest(given, among), length:],
+            "last row repeated": np.repeat(images[:, length - 1 : length], wanted.shape[1], axis=1),
+            "mean image": np.broadcast_to(np.asarray(total / len(train), np.float32), wanted.shape),
+            "nearest image": _nearest_by_upper_rows(images, train, length, white)[:, length:],
         }
         return {label: _of_completed(completed, wanted) for label, completed in made.items()}
 
-    def measure(complete: Callable[[Any], Any]) -> Figures:
+    def measure(complete: Complete) -> Figures:
         figures = _of_completed(np.asarray(complete(images))[:, length:], wanted)
         return {
             name: figure._replace(baselines={label: found[name].value for label, found in baselines().items()})
@@ -184,6 +184,21 @@ def of_completion(
         }
 
     return measure
+
+
+def _nearest_by_upper_rows(
+    images: NDArray[np.float32], train: NDArray[Any], length: int, white: int
+) -> NDArray[np.float32]:
+    """For each image the training image whose first `length` rows are nearest."""
+    given = images[:, :length].reshape(len(images), -1)
+    found, least = np.zeros_like(images), np.full(len(images), np.inf)
+    for part in in_parts(train, white):
+        upper = part[:, :length].reshape(len(part), -1)
+        rows = nearest(given, upper)
+        error = np.square(given - upper[rows], dtype=np.float64).sum(axis=1)
+        closer = error < least
+        found[closer], least[closer] = part[rows[closer]], error[closer]
+    return found
 
 
 def _of_completed(completed: NDArray[np.float32], wanted: NDArray[np.float32]) -> Figures:

@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxgen.metrics.blocks import over_blocks
-from jaxgen.metrics.scaling import as_floats, in_parts
+from jaxgen.metrics.scaling import as_floats, in_parts, some
+
+_LARGEST = 4096  # rows of the matrix whose eigenvectors are found
+_NOTHING = 1e-10  # the share of the largest eigenvalue up to which one is rounding error
 
 
 class PCA(NamedTuple):
@@ -41,21 +44,35 @@ def principal_components(images: ArrayLike, count: int, *, white: int = 255) -> 
         white: The integer that is 1.
 
     Returns:
-        The mean and the components. The covariance is summed in float32 from deviations from the mean, a part of the
-        images at a time.
+        The mean and the components. Of images of more than 4,096 numbers, as many images are used, from all over the
+        data. Products are summed in float32 from deviations from the mean, a part of the images at a time.
     """
-    from scipy.linalg import eigh
-
     images = np.asarray(images)
     size = images[0].size
-    mean = sum(part.sum(axis=0, dtype=np.float64) for part in in_parts(images, white)) / len(images)
-    mean = np.asarray(mean, np.float32).ravel()
-    covariance = jnp.zeros((size, size))
-    for part in in_parts(images, white):
-        covariance = _add_products(covariance, part.reshape(len(part), size), mean)
-    count = min(count, size)
-    _, vectors = eigh(np.asarray(covariance, np.float64), subset_by_index=(size - count, size - 1))
-    return PCA(mean, np.ascontiguousarray(vectors[:, ::-1].T, np.float32))
+    if size > _LARGEST:
+        images = some(images, _LARGEST)
+    total = sum(part.sum(axis=0, dtype=np.float64) for part in in_parts(images, white))
+    mean = np.asarray(total / len(images), np.float32).ravel()
+    if len(images) > size:
+        covariance = jnp.zeros((size, size))
+        for part in in_parts(images, white):
+            covariance = _add_products(covariance, part.reshape(len(part), size), mean)
+        _, vectors = _largest(covariance, min(count, size))
+        return PCA(mean, np.ascontiguousarray(vectors.T, np.float32))
+    # Of fewer images than numbers, the products of images with each other have the same eigenvalues.
+    centred = as_floats(images, white).reshape(len(images), size) - mean
+    values, vectors = _largest(centred @ centred.T, min(count, len(images) - 1))
+    components = (vectors / np.sqrt(values)).T @ centred
+    return PCA(mean, np.asarray(components[values > _NOTHING * values.max()], np.float32))
+
+
+def _largest(matrix: ArrayLike, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The largest eigenvalues of a symmetric matrix, in descending order, and their eigenvectors as columns."""
+    from scipy.linalg import eigh
+
+    matrix = np.asarray(matrix, np.float64)
+    values, vectors = eigh(matrix, subset_by_index=(len(matrix) - count, len(matrix) - 1))
+    return np.maximum(values[::-1], np.finfo(np.float64).tiny), vectors[:, ::-1]
 
 
 def _flat(images: ArrayLike) -> NDArray[np.float32]:

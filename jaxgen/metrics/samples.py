@@ -16,6 +16,8 @@ from jaxgen.metrics.scaling import as_floats, halves, some
 
 FLOOR = "real against held-out real"
 
+FEWEST = 10  # images that are compared
+
 _FEW_PIXELS = 200  # up to which distances between pixels mean something
 
 
@@ -46,7 +48,8 @@ def of_samples(
     Returns:
         A function of samples `[M, H, W, C]` in [0, 1], which gives `frechet_distance`, `kernel_distance` with its
         standard error, `precision`, `recall`, `density` and `coverage`, each with the floor as its baseline. By pixels,
-        their names end in `_of_pixels`. What depends on the data alone is computed at its first call.
+        their names end in `_of_pixels`. What depends on the data alone is computed at its first call. Fewer than ten
+        images say nothing and give no figures.
     """
     return SampleMeasure(np.asarray(real), held_out, labels, features, white)
 
@@ -58,6 +61,7 @@ class SampleMeasure:
     Attributes:
         images: The real images that samples are compared with, and the held-out ones.
         features: What the images are compared by.
+        descriptions: The same for people.
         most: How many samples are used at most.
     """
 
@@ -70,6 +74,8 @@ class SampleMeasure:
     def __call__(self, samples: ArrayLike) -> Figures:
         """The figures of samples `[M, H, W, C]` in [0, 1]."""
         chosen = as_floats(samples)[: self.most]
+        if len(chosen) < FEWEST:
+            return {}
         figures: Figures = {}
         for each, reference in zip(self.features, self._references(len(chosen)), strict=True):
             for name, figure in _compare(reference.real, each.of(chosen), reference.radii).items():
@@ -90,6 +96,11 @@ class SampleMeasure:
             return self._features
         learned = learned_features(self._real, self._labels, white=self._white)
         return [learned, pixels()] if self._real[0].size <= _FEW_PIXELS else [learned]
+
+    @property
+    def descriptions(self) -> list[str]:
+        """What the images are compared by, for people."""
+        return [each.description for each in self.features]
 
     @property
     def most(self) -> int:

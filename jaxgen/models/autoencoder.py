@@ -1,5 +1,6 @@
 """A convolutional autoencoder for small colour images, whose encoder and decoder can be replaced."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ __all__ = [
     "Noise",
     "PixelNoise",
     "State",
+    "code_size",
     "evaluate",
     "recipe",
     "reconstruct",
@@ -134,6 +136,22 @@ def reconstruct(module: nn.Module, variables: PyTree, images: jax.Array | np.nda
     """
     reconstructions: jax.Array = in_batches(lambda batch: module.apply(variables, batch), images, 100)
     return reconstructions
+
+
+def code_size(module: nn.Module) -> int:
+    """How many numbers the code of an image has.
+
+    Args:
+        module: The autoencoder.
+    """
+    images = jnp.zeros((1, *module.input_shape))
+
+    def encode(module: nn.Module, images: jax.Array) -> jax.Array:
+        code: jax.Array = module.enc(images)
+        return code
+
+    code = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), images, method=encode)[0])
+    return math.prod(code.shape[1:])
 
 
 @partial(jax.jit, static_argnums=0)

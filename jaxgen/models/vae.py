@@ -24,7 +24,19 @@ from jaxgen.losses import bernoulli_cross_entropy, gaussian_kl
 from jaxgen.parallel import shards
 from jaxgen.training import Metrics, PyTree, Recipe
 
-__all__ = ["ConvVAE", "Noise", "Output", "State", "decode", "elbo_terms", "encode", "evaluate", "morph", "recipe"]
+__all__ = [
+    "ConvVAE",
+    "Noise",
+    "Output",
+    "State",
+    "decode",
+    "elbo_terms",
+    "encode",
+    "evaluate",
+    "morph",
+    "posterior",
+    "recipe",
+]
 
 
 BATCH = 100  # images that are encoded or decoded at a time in evaluation: few enough for a processor's caches

@@ -19,11 +19,13 @@ An experiment is a `Config` and a `main`:
 
 from jaxgen.runs.command import command
 from jaxgen.runs.config import (
+    ConditionalConfig,
     Config,
     Count,
     Crossed,
     DataConfig,
     Dimension,
+    Fraction,
     Inspectable,
     Positive,
     Resumable,
@@ -42,11 +44,13 @@ from jaxgen.runs.start import Group, start, start_group
 from jaxgen.signals import say
 
 __all__ = [
+    "ConditionalConfig",
     "Config",
     "Count",
     "Crossed",
     "DataConfig",
     "Dimension",
+    "Fraction",
     "Group",
     "History",
     "Inspectable",

@@ -7,7 +7,7 @@ run is resumed; changing anything else makes another run.
 
 import contextlib
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -301,6 +301,29 @@ class DataConfig(Config):
         with contextlib.suppress(RuntimeError):  # no such home folder
             return f"{kind}{separator}{Path(path).expanduser().absolute()}"
         return data
+
+
+class ConditionalConfig(DataConfig):
+    """The configuration of an experiment whose model can be conditional on the labels of its images."""
+
+    conditional: bool = False
+    """Train on the images' labels too: the model then makes images of the class that it is asked for."""
+
+    def classes_of(self, names: Sequence[str]) -> int:
+        """The number of classes that the model is conditional on; 0 for none.
+
+        Args:
+            names: the names of the data's classes.
+
+        Raises:
+            InputError: the model is to be conditional, and the data have fewer than two classes.
+        """
+        if self.conditional and len(names) < 2:
+            there = f"only the class {names[0]}" if names else "no labels"
+            raise InputError(
+                f"{option('conditional', True)}: {self.data} has {there}; leave it out, or name other data"
+            )
+        return len(names) if self.conditional else 0
 
 
 def metadata(field: Any) -> list[Any]:

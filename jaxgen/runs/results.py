@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxgen.durable import write_json
+from jaxgen.metrics.figure import Figure, table, title
 from jaxgen.runs.models import Models, Spread, spread
 
 FILE = "figures.json"
+_WIDTH = 80
 
 
 class Results:
@@ -31,11 +33,17 @@ class Results:
         for name, figure in figures.items():
             self._pending.setdefault(name, []).append(figure)
 
-    def write(self, folders: Sequence[Path], *, at_end: bool) -> str:
+    def write(self, folders: Sequence[Path], *, at_end: bool, seconds: float) -> str:
         """Write what was added since the last call into `figures.json` of these folders.
 
+        Args:
+            folders: the folders.
+            at_end: whether they are figures of the end.
+            seconds: how long it took to measure them.
+
         Returns:
-            The figures as text; empty where there are none.
+            The figures as text: at the end a table with what each is compared with, otherwise a line of the first few;
+            empty where there are none.
         """
         pending, self._pending = self._pending, {}
         if not pending:
@@ -50,7 +58,20 @@ class Results:
                 self.at_end[name] = spread(values).mean
                 if len(values) > 1:
                     self.at_end |= {f"{name}/{index}": value for index, value in enumerate(values)}
-        return "  ".join(f"{name} {_shown(figures):.5g}" for name, figures in pending.items())
+        took = f"measured in {seconds:.1f} s" if seconds >= 0.05 else ""
+        if at_end and any(isinstance(figures[0], Figure) for figures in pending.values()):
+            shown = {name: f"{_shown(figures):.4g}" for name, figures in pending.items() if len(figures) > 1}
+            rows = table({name: figures[0] for name, figures in pending.items()}, shown)
+            return f"{rows}\n{took}".rstrip()
+        return _line([f"{title(name)} {_shown(figures):.4g}" for name, figures in pending.items()], took)
+
+
+def _line(parts: list[str], took: str) -> str:
+    """The first parts, and how long they took, as far as they fit a line."""
+    ending = [took] if took else []
+    while len(parts) > 1 and len("  ".join([*parts, *ending])) > _WIDTH:
+        parts = parts[:-1]
+    return "  ".join([*parts, *ending])
 
 
 def _value(figure: Any) -> float:

@@ -479,9 +479,8 @@ class Run(Generic[ConfigT]):
 
     def _write_results(self, folders: Sequence[Path]) -> None:
         seconds, self._measuring_seconds = self._measuring_seconds, 0.0
-        text = self._results.write(folders, at_end=self._layout.final in folders)
-        if text:
-            self._progress.say(f"{text}  (measured in {seconds:.1f} s)" if seconds >= 0.05 else text)
+        if text := self._results.write(folders, at_end=self._layout.final in folders, seconds=seconds):
+            self._progress.say(text)
 
     def _compare_models(self) -> dict[str, Any]:
         """A table of several models on the screen, and the best of them by the metric that says which is."""

@@ -28,7 +28,7 @@ from jaxgen.torch_weights.files import Tensors
 from jaxgen.torch_weights.layout import Shapes, expected, listed, printable
 from jaxgen.torch_weights.matching import matches
 
-GIVE_MODULE = "give the module itself: module="
+GIVE_MODULE = "in Python, give the module itself: module="
 DEEPEST = 16  # modules in modules
 SMALL = 4096  # a size that any file may name
 Field = tuple[str | int, ...]  # the keys and positions that lead to a value in a description
