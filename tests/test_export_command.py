@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import onnx
 import pytest
+import safetensors.numpy
 
 import jaxgen
 from experiments import dcgan_digits
@@ -60,6 +61,13 @@ def test_a_run_is_exported_into_its_folder(gan):
     program = jax.export.deserialize(bytearray((gan / "export" / "sample.stablehlo").read_bytes()))
     wanted = dcgan.sample(trained.module["generator"], trained.variables["generator"], jax.random.key(5), 2)
     np.testing.assert_allclose(program.call(jax.random.key_data(jax.random.key(5))), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_without_a_header_take_what_the_run_says(gan):
+    for file in (gan / "final").glob("*.safetensors"):
+        file.write_bytes(safetensors.numpy.save(safetensors.numpy.load_file(file)))
+    call(gan, "hub")
+    assert json.loads((gan / "export" / "hub" / "config.json").read_text())["data"]["name"] == DIGITS["name"]
 
 
 def test_a_weights_file_is_exported_into_the_working_folder(gan, tmp_path, monkeypatch):

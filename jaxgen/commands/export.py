@@ -128,8 +128,8 @@ def _of_run(options: Options) -> _Trained:
     if not isinstance(modules, Mapping):
         modules, variables = {"model": modules}, {"model": variables}
     networks = {name: (module, variables[name]) for name, module in modules.items()}
-    about = _public(torch_weights.read_header(files[0]) or {})
-    name = about["experiment"].rpartition(".")[2]
+    about = _public((stored or {}) | (torch_weights.read_header(files[0]) or {}))
+    name = (stored or {})["experiment"].rpartition(".")[2]
     finished = layout.read_finished() or {}
     picture = next((file for each in _PICTURES if (file := layout.final / f"{each}.png").is_file()), None)
     return _Trained(
