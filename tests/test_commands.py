@@ -495,8 +495,9 @@ def test_a_run_is_shown(gan, capsys):
     for line in (
         f"run       experiments.dcgan_digits in {gan}: finished after 3 epochs\n",
         f"weights   {gan}/final/discriminator.safetensors\n          {gan}/final/generator.safetensors\n",
-        "module    dcgan.DigitsGenerator(latent=64, classes=0), 55,905 parameters\ncommands  sample, decode, show\n",
-        "figures   frechet distance 3.5 (data 1)\n",
+        "module    dcgan.DigitsGenerator(latent=64, classes=0), 55,905 parameters\n",
+        "commands  sample, decode, evaluate, export, show\n",
+        "Fréchet distance ↓    3.5     1\n",
         f"pictures  {gan}/final/samples.png\n",
         f"page      {gan}/report.html\n",
     ):
@@ -509,7 +510,7 @@ def test_a_group_of_runs_is_shown(completer, capsys):
     said = capsys.readouterr().out
     assert f"{completer}: not finished\n" in said
     assert f"runs      {completer}/gru\n          {completer}/lstm\n" in said
-    assert said.count("commands  complete, show\n") == 2
+    assert said.count("commands  complete, evaluate, export, show\n") == 2
 
 
 def test_a_file_of_another_model_is_shown(tmp_path, capsys):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxgen import torch_weights
+from jaxgen import metrics, torch_weights
 from jaxgen.commands._models import uses_of, weights_in
 from jaxgen.commands._options import Options as _Options
 from jaxgen.errors import InputError
@@ -66,7 +66,8 @@ def _of_network(path: Path, module: str | None) -> Iterator[Line]:
             yield "tensors", f"… {len(weights)} in all"
         return
     yield "module", f"{_call(torch_weights.describe(found))}, {count:,} parameters"
-    yield "commands", ", ".join([*uses_of(found), "show"])
+    uses = uses_of(found)
+    yield "commands", ", ".join([*uses, *(["evaluate"] if uses else []), "export", "show"])
 
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -144,11 +145,17 @@ def _figures(layout: Layout, finished: Mapping[str, Any] | None) -> Iterator[Lin
         found = json.loads(file.read_text()) if file else {}
     except (OSError, ValueError):
         found = {}
-    for name, figure in (found or (finished or {}).get("results", {})).items():
-        figure = figure if isinstance(figure, dict) else {"value": figure}
-        unit = f" {figure['unit']}" if figure.get("unit") else ""
-        beside = ", ".join(f"{label} {value:.4g}" for label, value in (figure.get("baselines") or {}).items())
-        yield "figures", f"{name.replace('_', ' ')} {figure['value']:.4g}{unit}" + (f" ({beside})" if beside else "")
+    figures = found or (finished or {}).get("results", {})
+    if figures:
+        for line in metrics.table({name: _as_figure(figure) for name, figure in figures.items()}).splitlines():
+            yield "figures", line
+
+
+def _as_figure(said: Any) -> metrics.Figure:
+    """A figure of `figures.json`, or a number of `finished.json`."""
+    if not isinstance(said, dict):
+        return metrics.Figure(float(said))
+    return metrics.Figure(**{name: value for name, value in said.items() if name in metrics.Figure._fields})
 
 
 def _data(data: Mapping[str, Any]) -> Iterator[Line]:
