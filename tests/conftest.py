@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxgen import compilation
+from jaxgen import compilation, runs
 
 jax.config.update("jax_num_cpu_devices", 4)  # experiments that share their batches use two by default
 
@@ -51,6 +51,20 @@ def isolated_caches(tmp_path_factory):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         patch.setattr("jaxgen.metrics.features._STEPS", 20)  # for the figures of short trainings it is enough
         yield
+
+
+@pytest.fixture(autouse=True)
+def without_quality(request, monkeypatch):
+    """Runs do not measure quality, which takes longer than a test's training, except in tests marked `quality`."""
+    if request.node.get_closest_marker("quality"):
+        return
+    results = runs.Run.results
+
+    def of_numbers_alone(self, figures):
+        if not callable(figures):
+            results(self, figures)
+
+    monkeypatch.setattr(runs.Run, "results", of_numbers_alone)
 
 
 @pytest.fixture

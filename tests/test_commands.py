@@ -417,12 +417,24 @@ def test_a_run_of_one_model_has_model_0(gan):
         call("sample", gan, model="1")
 
 
+def test_a_folder_of_weights_is_used_as_its_files_are(gan, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    call("sample", gan / "final", count=2)
+    call("sample", gan, count=2)
+    ours, theirs = np.load("generator_2_of_seed_0.npy"), np.load(gan / "samples" / "2_of_seed_0.npy")
+    np.testing.assert_array_equal(ours, theirs)
+    capsys.readouterr()
+    call("show", gan / "final")
+    assert capsys.readouterr().out.count("module    dcgan.Digits") == 2
+
+
 def test_part_of_a_run_is_refused_with_the_run(gan, tmp_path):
-    for path in (gan / "final", tmp_path, tmp_path / "nowhere"):
+    (gan / "epochs" / "003").mkdir(parents=True)
+    for path in (gan / "epochs" / "003", tmp_path, tmp_path / "nowhere"):
         for name in ("sample", "show"):
             with pytest.raises(jaxgen.InputError, match="no run there") as raised:
                 call(name, path)
-            assert ("a part of one; load" in str(raised.value)) == (path == gan / "final")
+            assert ("a part of one; load" in str(raised.value)) == (path.name == "003")
 
 
 # ---- Weights files without a header ----
@@ -595,8 +607,10 @@ def test_help_of_a_command(tmp_path):
 
 def test_it_works_outside_a_checkout_with_its_output_closed(vae_run, tmp_path):
     """Negative coordinates are no options; the folder is written though nobody reads what is said."""
-    with open("/dev/full", "w") as full:
-        done = jaxgen_process("decode", str(vae_run), "--at", "-1", "-2e-3", cwd=tmp_path, stdout=full)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = jaxgen_process("decode", str(vae_run), "--at", "-1", "-2e-3", cwd=tmp_path, stdout=writer)
+    os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
     assert files_in(vae_run / "samples") == ["decoded_-1_-0.002.png"]
 

@@ -188,6 +188,8 @@ def test_a_class_of_ones_own_is_for_python(tmp_path):
 def test_bad_requests_are_refused(gan, completer, tmp_path):
     with pytest.raises(jaxgen.InputError, match=r"to.*must be 'stablehlo', 'onnx' or 'hub'"):
         call(gan, "torchscript")
+    with pytest.raises(jaxgen.InputError, match="to: name stablehlo, onnx, hub"):
+        call(gan)
     with pytest.raises(jaxgen.InputError, match="no run there"):
         call(tmp_path / "nowhere", "hub")
     with pytest.raises(jaxgen.InputError, match=r"count.*must be"):

@@ -178,6 +178,12 @@ def test_figures_of_samples_are_of_equal_counts(digits):
     assert seen[6:] == [60]
 
 
+def test_few_images_give_no_figures(digits):
+    measure = metrics.of_samples(digits.images[:40], digits.images[40:60], features=[metrics.pixels()], white=16)
+    assert measure(unit(digits.images[:9])) == {}
+    assert measure(unit(digits.images[:10]))
+
+
 def test_data_without_a_test_split_are_cut_into_halves(digits):
     first, second = metrics.halves(digits.images)
     assert [len(first), len(second)] == [898, 899]

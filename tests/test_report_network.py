@@ -43,7 +43,7 @@ def test_network_of_a_model_computes_what_the_model_does(name):
 
 @pytest.mark.parametrize("method", ["encode", "decode"])
 def test_both_halves_of_a_vae(method):
-    module = vae.ConvVAE(2)
+    module = vae.ConvVAE(2, width=8)
     given = draw(2, 32, 32, 1) if method == "encode" else draw(3, 2)
     assert_same(partial(module.apply, trained_variables(module), method=method), given, tolerance=1e-4)
 

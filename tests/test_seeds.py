@@ -157,6 +157,7 @@ def test_raw_pictures_are_beside_the_others(tmp_path):
     assert size_of(tmp_path / "run" / "final" / "mean.png") == (40, 40)
 
 
+@pytest.mark.quality
 def test_figures_are_measured_unless_that_is_turned_off(tmp_path):
     measured = []
 
@@ -169,6 +170,7 @@ def test_figures_are_measured_unless_that_is_turned_off(tmp_path):
     assert measured == [0, 1, 2]
 
 
+@pytest.mark.quality
 def test_failing_figures_cost_the_figures_and_not_the_run(tmp_path):
     def draw(run, epoch, variables):
         run.results(lambda: {"quality": 1 / 0})

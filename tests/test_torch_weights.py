@@ -810,9 +810,7 @@ def test_a_module_of_the_users_is_described_but_not_built() -> None:
     assert description["fields"]["activation"]["name"].endswith(".tanh")
     assert description["fields"]["scale"] == 2.0
     assert "default" not in description["fields"]  # its default cannot be named and need not be
-    with pytest.raises(
-        InputError, match=r"names the class .*Scaled, which is not jaxgen's; in Python, give the module itself"
-    ):
+    with pytest.raises(InputError, match=r"names the class .*Scaled, which is not jaxgen's; in Python, give"):
         torch_weights.build(description)
 
 

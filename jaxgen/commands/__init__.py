@@ -3,10 +3,10 @@
 To add a command NAME, write `jaxgen/commands/NAME.py`; no list has to be edited. It holds
 
 - a docstring, whose first line is the command's summary in `jaxgen --help`; all of it is shown by `jaxgen NAME --help`;
-- `class Options(...)`, a subclass of `_options.Options` (nothing yet) or of `_options.ModelOptions` (`path`, `out`,
-  `model`, `module`). Fields without a default are positional arguments, in their order; the others are options, so
-  `samples_out` is `--samples-out`. The docstring below a field is its help. The types of `jaxgen.runs`, such as
-  `Count`, bound a value;
+- `class Options(...)`, a subclass of `_options.Options`, which has no fields, or of `_options.ModelOptions`, which has
+  `path`, `out`, `model` and `module`. Fields without a default are positional arguments, in their order; the others
+  are options, so `samples_out` is `--samples-out`. The docstring below a field is its help. The types of `jaxgen.runs`,
+  such as `Count`, bound a value;
 - `def run(options: Options) -> None`, which does the work, writes files with `_options.write_files`, prints with
   `jaxgen.signals.say`, and raises `InputError` for whatever the user can change.
 

@@ -11,7 +11,7 @@ from jaxgen.errors import InputError
 from jaxgen.models import autoencoder, completion
 from jaxgen.runs import Layout, option
 from jaxgen.signals import say
-from jaxgen.trained import best_model, count_models, runs_below
+from jaxgen.trained import best_model, count_models, no_run, runs_below
 
 
 class Model(NamedTuple):
@@ -127,17 +127,29 @@ def _listed(words: list[str]) -> str:
 def _load(options: ModelOptions) -> Iterator[Model]:
     path = options.path
     if path.is_file():
-        yield _of_file(options)
+        if options.model is not None:
+            raise InputError(f"{option('model', options.model)}: {path} is the file of one model; leave it out")
+        yield _of_file(path, options)
+        return
+    if files := weights_in(path):
+        number = options.model or "0"
+        of_model = [file for file in files if not file.stem[0].isdecimal() or file.stem.partition(".")[0] == number]
+        if not of_model:
+            raise InputError(f"{option('model', number)}: {path} holds no weights of that model")
+        models = [_of_file(file, options) for file in of_model]
+        yield next((model for model in models if uses_of(model.module)), models[0])
         return
     runs = runs_below(path) if Layout(path).read_config() is not None else []
     for run in runs or [path]:
         yield _of_run(run, options)
 
 
-def _of_file(options: ModelOptions) -> Model:
-    path = options.path
-    if options.model is not None:
-        raise InputError(f"{option('model', options.model)}: {path} is the file of one model; leave it out")
+def weights_in(folder: Path) -> list[Path]:
+    """The weights files in a folder that is no run's but a part of one, or made for a model hub."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _of_file(path: Path, options: ModelOptions) -> Model:
     module, variables, about = torch_weights.load_file(path, options.module)
     return Model(
         f"the {type(module).__name__} in {path.name}", module, variables, options.out or Path(), f"{path.stem}_",
@@ -147,8 +159,10 @@ def _of_file(options: ModelOptions) -> Model:
 
 def _of_run(run: Path, options: ModelOptions) -> Model:
     layout = Layout(run)
-    stored = layout.read_config() or {}  # a folder without a run is for jaxgen.load to refuse
-    chosen = chosen_model(layout, options.model) if stored else None
+    stored = layout.read_config()
+    if stored is None:
+        raise InputError(no_run(run))
+    chosen = chosen_model(layout, options.model)
     trained = jaxgen.load(run, module=options.module, model=chosen)
     module, variables, experiment = trained.module, trained.variables, stored["experiment"].rpartition(".")[2]
     name = f"{experiment}'s model"

@@ -20,13 +20,11 @@ from jaxgen.commands._options import ModelOptions, Seed, write_files
 from jaxgen.commands.sample import draw
 from jaxgen.data import Images, load_splits
 from jaxgen.errors import InputError
-from jaxgen.metrics import Figures
+from jaxgen.metrics import FEWEST, Figures
 from jaxgen.models import autoencoder, completion, vae
 from jaxgen.runs import Count, Layout, option
 from jaxgen.signals import say
 from jaxgen.trained import no_run
-
-_FEWEST = 10  # images that can be compared
 
 
 class Options(ModelOptions):
@@ -135,8 +133,8 @@ def _figures(model: Model, train: Images, test: Images, options: Options) -> Ite
 def _of_samples(train: Images, test: Images, samples: np.ndarray) -> Figures:
     measure = metrics.of_samples(train.images, test.images, labels=train.labels, white=train.white)
     count = min(len(samples), measure.most)
-    if count < _FEWEST:
-        raise InputError(f"{count} images can be compared; {_FEWEST} are the fewest that say something")
+    if count < FEWEST:
+        raise InputError(f"{count} images can be compared; {FEWEST} are the fewest that say something")
     say(f"{count:,} samples and as many real images, compared by {' and by '.join(measure.descriptions)}")
     return measure(samples)
 

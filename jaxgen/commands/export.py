@@ -16,7 +16,7 @@ from jaxgen import export, torch_weights
 from jaxgen.commands._models import chosen_model
 from jaxgen.commands._options import ModelOptions, write_files
 from jaxgen.errors import InputError
-from jaxgen.runs import Count, Layout, Several
+from jaxgen.runs import Count, Layout, Several, option
 from jaxgen.trained import current_weights, runs_below
 
 _PICTURES = ("samples", "latent_grid", "completed", "reconstructed", "image")  # the first of these is shown
@@ -51,6 +51,8 @@ class _Trained(NamedTuple):
 
 def run(options: Options) -> None:
     """Make all files, and then write them."""
+    if not options.to:
+        raise InputError(f"{option('to')}: name stablehlo, onnx, hub or several of them")
     trained = _of_file(options) if options.path.is_file() else _of_run(options)
     files: dict[str, bytes] = {}
     if "stablehlo" in options.to:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgen import torch_weights
-from jaxgen.commands._models import uses_of
+from jaxgen.commands._models import uses_of, weights_in
 from jaxgen.commands._options import Options as _Options
 from jaxgen.errors import InputError
 from jaxgen.runs import Layout
@@ -85,6 +85,10 @@ def _call(description: Any) -> str:
 
 
 def _of_folder(path: Path, module: str | None) -> Iterator[Line]:
+    if files := weights_in(path):
+        for file in files:
+            yield from _of_file(file, module)
+        return
     layout = Layout(path)
     stored = layout.read_config()
     if stored is None:

@@ -20,10 +20,11 @@ from jaxgen.metrics.neighbours import (
 )
 from jaxgen.metrics.of_models import Complete, Reconstruct, of_autoencoder, of_completion, of_vae
 from jaxgen.metrics.pca import PCA, principal_components
-from jaxgen.metrics.samples import FLOOR, SampleMeasure, of_samples
+from jaxgen.metrics.samples import FEWEST, FLOOR, SampleMeasure, of_samples
 from jaxgen.metrics.scaling import halves
 
 __all__ = [
+    "FEWEST",
     "FLOOR",
     "PCA",
     "Bounds",

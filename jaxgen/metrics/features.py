@@ -32,7 +32,7 @@ from jaxgen.training import Loop, Metrics, PyTree, scaled
 
 FEATURES = 64  # numbers that describe an image
 
-_FORMAT = 1  # to be increased whenever the same data come to give other features
+_FORMAT = 1  # to be increased when the network or its training changes
 _BATCH = 128
 _RATE = 3e-3
 _STEPS = 500  # at least; an epoch is always finished
@@ -162,7 +162,8 @@ def _train(module: _Network, images: NDArray[Any], labels: NDArray[np.int32], wh
 
 
 def _hash(images: NDArray[Any], labels: NDArray[np.int32], white: int) -> str:
-    digest = hashlib.sha256(repr((_FORMAT, images.shape, str(images.dtype), white)).encode())
+    training = _FORMAT, _BATCH, _RATE, _STEPS, _MOST_IMAGES
+    digest = hashlib.sha256(repr((training, images.shape, str(images.dtype), white)).encode())
     for array in (images, labels):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

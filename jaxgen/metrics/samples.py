@@ -16,6 +16,8 @@ from jaxgen.metrics.scaling import as_floats, halves, some
 
 FLOOR = "real against held-out real"
 
+FEWEST = 10  # images that are compared
+
 _FEW_PIXELS = 200  # up to which distances between pixels mean something
 
 
@@ -46,7 +48,8 @@ def of_samples(
     Returns:
         A function of samples `[M, H, W, C]` in [0, 1], which gives `frechet_distance`, `kernel_distance` with its
         standard error, `precision`, `recall`, `density` and `coverage`, each with the floor as its baseline. By pixels,
-        their names end in `_of_pixels`. What depends on the data alone is computed at its first call.
+        their names end in `_of_pixels`. What depends on the data alone is computed at its first call. Fewer than ten
+        images say nothing and give no figures.
     """
     return SampleMeasure(np.asarray(real), held_out, labels, features, white)
 
@@ -71,6 +74,8 @@ class SampleMeasure:
     def __call__(self, samples: ArrayLike) -> Figures:
         """The figures of samples `[M, H, W, C]` in [0, 1]."""
         chosen = as_floats(samples)[: self.most]
+        if len(chosen) < FEWEST:
+            return {}
         figures: Figures = {}
         for each, reference in zip(self.features, self._references(len(chosen)), strict=True):
             for name, figure in _compare(reference.real, each.of(chosen), reference.radii).items():

@@ -15,7 +15,7 @@ MODULES = {
     "conv_autoencoder": autoencoder.ConvAutoencoder(),
     "dcgan_mnist": dcgan.MnistGenerator(),
     "dcgan_digits": dcgan.DigitsGenerator(),
-    "vae_mnist": vae.ConvVAE(2),
+    "vae_mnist": vae.ConvVAE(2, width=8),  # an eighth of the tutorial's, for speed
 }
 SHAPES = {
     "rnn_complete": (56, 56, 1),
