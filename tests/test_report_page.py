@@ -435,3 +435,16 @@ def test_comparison_overlays_runs(opened, tmp_path):
     row = page.locator("#figures tr", has_text="Fréchet distance")
     assert row.locator("td").all_inner_texts() == ["6", "7"]
     assert row.locator(".best").inner_text() == "6"
+
+
+def test_map_follows_the_other_latent_dimensions(opened, tmp_path):
+    page = opened(report.write(write_run(tmp_path / "run", "vae_mnist", vae.ConvVAE(3, width=8))))
+    page.wait_for_timeout(400)  # the map begins a moment after the image
+    settled(page)
+    page.get_by_label("z₁", exact=True).fill("1")
+    settled(page)
+    before = look(page, "Latent plane")
+    page.get_by_label("z₃", exact=True).fill("2.5")
+    settled(page)
+    assert look(page, "Latent plane") != before  # z₃ itself is not on it
+    assert page.get_by_text("z = (").inner_text() == "z = (1.00, 0.00, 2.50)"

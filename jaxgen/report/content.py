@@ -11,7 +11,7 @@ __all__ = ["of_comparison", "of_run", "plotted"]
 _RELOAD = 10  # seconds from one reload of the page of an unfinished run to the next
 _SETS = {"test", "train", "validation", "held"}  # words before a metric that say what it was measured on
 _TITLES = {
-    "rnn_complete": "Completing images row by row",
+    "rnn_complete": "Row-by-row completion",
     "conv_autoencoder": "Convolutional autoencoder",
     "dcgan_mnist": "Generative adversarial network",
     "dcgan_digits": "Generative adversarial network",

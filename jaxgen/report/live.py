@@ -63,10 +63,11 @@ def live_model(run: Run) -> Live:
     is_half = change <= _SMALLEST_CHANGE  # not for NaN
     dtype = np.dtype(np.float16 if is_half else np.float32)
     blob = b"".join(np.ascontiguousarray(array, dtype).tobytes() for array in model.weights)
+    numbers = [str(number) for number in range(model.about.get("conditional", 0))]
     about = {
         **model.about,
         "model": run.model_name(str(run.best_model)) if (run.finished or {}).get("models") else None,
-        "data": {"name": run.data_name, "classes": run.data.get("classes") or []},
+        "data": {"name": run.data_name, "classes": run.data.get("classes") or numbers},
         "weights": {"type": dtype.name, "sizes": [array.size for array in model.weights]},
         "change": change if is_half else None,
         "probes": _PROBES,

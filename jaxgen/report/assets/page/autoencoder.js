@@ -2,7 +2,7 @@
 
 function autoencoderPanel(model, engine) {
   const {shape, range, code: [height, width, maps]} = model;
-  const original = picture("The picture"), back = picture("What the code becomes", "picture large");
+  const back = picture("What the code becomes", "picture large");
   const state = {code: new Float32Array(height * width * maps), encoded: null, map: 0, row: 0, column: 0, high: 1};
   const error = element("p", {class: "reading"});
   let image = null;

@@ -83,12 +83,14 @@ function latentPlane(model, engine, {z, state, extent, moved, labels}) {
   const canvas = element("canvas", {class: "plane", width: 1, height: 1, tabindex: "0", role: "application",
     "aria-label": "Latent plane. The arrow keys move, with Shift in larger steps. The sliders below do the same."});
   const map = element("canvas", {width: tiles * shape[1], height: tiles * shape[0]});
-  let generation = 0;
+  let generation = 0, slice = null; // the map is a slice through the other dimensions
 
   const toPlane = (share) => (2 * share - 1) * extent;
   const fromPlane = (value, side) => ((value / extent + 1) / 2) * side;
 
   function draw() {
+    const others = z.filter((_, axis) => !state.axes.includes(axis)).join();
+    if (slice !== null && slice !== others) redecode();
     const side = canvas.clientWidth || 320, ratio = devicePixelRatio || 1;
     if (canvas.width !== Math.round(side * ratio)) canvas.width = canvas.height = Math.round(side * ratio);
     const context = canvas.getContext("2d"), [a, b] = state.axes;
@@ -162,6 +164,7 @@ function latentPlane(model, engine, {z, state, extent, moved, labels}) {
 
   /** Decodes the map, from coarse to fine, whenever the pointer leaves the worker alone. */
   async function redecode() {
+    slice = z.filter((_, axis) => !state.axes.includes(axis)).join();
     const mine = ++generation, [a, b] = state.axes, target = map.getContext("2d");
     const tile = element("canvas", {});
     const places = Array.from({length: tiles * tiles}, (_, i) => [Math.floor(i / tiles), i % tiles]);

@@ -13,16 +13,19 @@ function livePart() {
   const model = page.live;
   if (!model) return page.plain ? section("live", "The model", element("p", {class: "card muted"}, page.plain)) : null;
   const weights = document.getElementById("weights").textContent;
+  const cannot = (error) => element("p", {class: "card muted"},
+    `This viewer cannot run the model (${error.message ?? "it allows no workers"}). A web browser can.`);
   let panel;
   try {
     const makeEngine = () => {
       const engine = new Engine(model, weights);
       (window.jaxgen ??= {engines: []}).engines.push(engine); // for whoever wants to compute with it in the console
+      engine.failed.catch((error) => panel.replaceWith(cannot(error)));
       return engine;
     };
     panel = model.kind === "completion" ? completionPanel(model, makeEngine) : PANELS[model.kind](model, makeEngine());
   } catch (error) {
-    panel = element("p", {class: "card muted"}, `This viewer cannot run the model (${error.message}). A web browser can.`);
+    panel = cannot(error);
   }
   return section("live", page.live_title, element("p", {class: "lead"}, page.live_text), panel);
 }
