@@ -163,7 +163,8 @@ def compare(group: runs.Group[Config], config: Config, outcomes: Mapping[str, ru
         if original.exists() and all(path.exists() for path in paths.values()):
             is_last = folders[0] == first.final
             epoch = config.epochs if is_last else int(folders[0].name)
-            title = group.title("completed below the line", epoch)
+            which = "completed below the line" + (", seed 0" if config.seeds > 1 else "")
+            title = group.title(which, epoch)
             drawn = partial(side_by_side, {"original": original, **paths}, config, title)
             group.picture("completed", drawn, epoch=None if is_last else epoch)
     # Where one cell was trained further, it is compared as far as the other.

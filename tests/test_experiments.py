@@ -177,7 +177,7 @@ def test_rnn_complete_compares_equally_many_epochs(tmp_path, capsys):
         cell: runs.Outcome(tmp_path, {"loss": [0.3, 0.2, 0.1][:epochs], "seconds": [float(epochs)] * epochs}, *[{}] * 4)
         for cell, epochs in (("lstm", 3), ("gru", 2))
     }
-    group = runs.Group(config, None, {"experiment": "experiments.rnn_complete", "data": {}})
+    group = runs.Group(config, None, {"experiment": "experiments.rnn_complete", "data": {}}, None)
     rnn_complete.compare(group, config, outcomes)
     assert "training time, LSTM − GRU: 2.0 s" in capsys.readouterr().out
 

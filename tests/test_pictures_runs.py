@@ -9,6 +9,7 @@ from PIL import Image
 
 from jaxgen import pictures, runs
 from jaxgen.pictures import plots
+from jaxgen.runs.record import title
 from tests.support import tiny
 
 
@@ -23,12 +24,12 @@ from tests.support import tiny
 )
 def test_titles_name_experiment_data_and_epoch(what: str, epoch: int | None, wanted: str) -> None:
     content = {"experiment": "experiments.vae_mnist", "data": {"name": "folder:cats"}}
-    assert runs.Group(tiny.Config(), None, content).title(what, epoch) == wanted  # type: ignore[arg-type]
+    assert title(content, what, epoch) == wanted
 
 
 def test_a_title_without_data_names_the_experiment() -> None:
     content = {"experiment": "experiments.vae_mnist", "data": {}}
-    assert runs.Group(tiny.Config(), None, content).title("loss") == "vae_mnist: loss"  # type: ignore[arg-type]
+    assert title(content, "loss", None) == "vae_mnist: loss"
 
 
 def train(folder: Path, **options: Any) -> list[str]:

@@ -15,7 +15,7 @@ function figureCard({title, value, baselines, error, unit, note}) {
   };
   return element("div", {class: "figure card"},
     element("h3", {}, title),
-    element("p", {class: "value"}, shown(value), error ? element("small", {}, ` ± ${shown(error)}`) : null,
+    element("p", {class: "value"}, shown(value), error ? element("small", {}, ` ± ${shown(Number(error.toPrecision(2)))}`) : null,
       unit ? element("small", {}, ` ${unit}`) : null),
     element("p", {class: "muted"}, note),
     ...(baselines.length ? rows.map(bar) : []));
