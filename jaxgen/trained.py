@@ -51,13 +51,12 @@ def load(
     if path.is_file():
         made, variables, about = torch_weights.load_file(path, module)
         return Trained(made, variables, _as_attributes((about or {}).get("config", {})))
-    files = {file.stem: file for file in sorted(path.glob("*.safetensors"))}  # of an exported folder
-    stored: Mapping[str, Any] | None = None
-    if not files:
-        layout = Layout(path)
-        stored = layout.read_config()
-        if stored is None:
-            raise InputError(no_run(path))
+    layout = Layout(path)
+    files = {file.stem: file for file in weights_in(path)}
+    stored = None if files else layout.read_config()
+    if stored is None and not files:
+        raise InputError(no_run(path))
+    if stored is not None:
         if runs := runs_below(path):
             raise InputError(f"{path}: holds several runs; load one of {', '.join(map(str, runs))}")
         files = _of_model(layout, best, model)
@@ -69,6 +68,11 @@ def load(
     if modules.keys() == {"model"}:
         return Trained(modules["model"], variables["model"], config)
     return Trained(modules, variables, config)
+
+
+def weights_in(folder: Path) -> list[Path]:
+    """The weights files in a folder that is no run's but a part of one, or made for a model hub."""
+    return [] if Layout(folder).environment.exists() else sorted(folder.glob("*.safetensors"))
 
 
 def runs_below(path: Path) -> list[Path]:

@@ -132,6 +132,8 @@ def test_a_run_goes_on_where_its_data_were_moved_to(tmp_path, monkeypatch, capsy
     moved, through = contents(tmp_path / "run"), contents(tmp_path / "through")
     weights = "final/model.safetensors"  # says where the data were
     assert moved.pop(weights)[-1000:] == through.pop(weights)[-1000:]
+    for name in [name for name in through if name.endswith(".png") and "/raw/" not in name]:
+        del moved[name], through[name]  # whose titles say what the data are called
     assert moved == through
     assert train("--resume", "--epochs", "3") == (0, ""), "it is now looked for where it was found"
 

@@ -276,7 +276,7 @@ def test_samples_of_a_run_that_is_read_only_go_elsewhere(tmp_path, monkeypatch, 
     elsewhere = tmp_path / "elsewhere"
     status, out, err = call(monkeypatch, capsys, *arguments, "--samples-out", str(elsewhere), experiment=dcgan_digits)
     assert (status, err) == (0, "")
-    assert {path.name for path in elsewhere.iterdir()} == {"3_of_seed_0.png", "3_of_seed_0.npy"}
+    assert {path.name for path in elsewhere.iterdir()} == {"3_of_seed_0.png", "3_of_seed_0.npy", "raw"}
     assert snapshot(folder) == before
 
 
@@ -312,8 +312,8 @@ from tests.support import tiny
 module = sys.modules[command.__module__]
 stop_anywhere = module._stop_anywhere
 
-def entered():
-    stop_anywhere()
+def entered(*arguments):
+    stop_anywhere(*arguments)
     print("entered", flush=True)
 
 module._stop_anywhere = entered

@@ -11,7 +11,7 @@ from jaxgen.errors import InputError
 from jaxgen.models import autoencoder, completion
 from jaxgen.runs import Layout, option
 from jaxgen.signals import say
-from jaxgen.trained import best_model, count_models, no_run, runs_below
+from jaxgen.trained import best_model, count_models, no_run, runs_below, weights_in
 
 
 class Model(NamedTuple):
@@ -142,11 +142,6 @@ def _load(options: ModelOptions) -> Iterator[Model]:
     runs = runs_below(path) if Layout(path).read_config() is not None else []
     for run in runs or [path]:
         yield _of_run(run, options)
-
-
-def weights_in(folder: Path) -> list[Path]:
-    """The weights files in a folder that is no run's but a part of one, or made for a model hub."""
-    return sorted(folder.glob("*.safetensors"))
 
 
 def _of_file(path: Path, options: ModelOptions) -> Model:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxgen import metrics, torch_weights
-from jaxgen.commands._models import uses_of, weights_in
+from jaxgen.commands._models import uses_of
 from jaxgen.commands._options import Options as _Options
 from jaxgen.errors import InputError
 from jaxgen.runs import Layout
 from jaxgen.signals import say
 from jaxgen.torch_weights.files import read
-from jaxgen.trained import current_weights, no_run, runs_below
+from jaxgen.trained import current_weights, no_run, runs_below, weights_in
 
 Line = tuple[str, str]  # a label, and what there is to say under it
 
