@@ -261,7 +261,7 @@ def test_conv_autoencoder_summary(monkeypatch, capsys):
 
 
 def test_dcgan_mnist_trains_and_resumes(tmp_path, images, monkeypatch, capsys):
-    options = ["--data", images, "--batch-size", "5", "--epochs", "2", "--sample-at", "1"]
+    options = ["--data", images, "--batch-size", "5", "--epochs", "2", "--sample-at", "1", "--width", "8"]
     status, _, err = call(monkeypatch, capsys, *options, "--out", str(tmp_path / "run"), experiment=dcgan_mnist)
     assert (status, err) == (0, "")
     files = {"samples.png", "raw/samples.png", "losses.png", "generator.safetensors", "discriminator.safetensors"}
@@ -306,7 +306,7 @@ def test_vae_mnist_trains_tests_and_morphs(tmp_path, images, monkeypatch, capsys
     monkeypatch.setattr(vae_mnist, "TUTORIALS_PATH", (0, 2, 1))  # of which the data has the classes 0 and 1
     monkeypatch.setattr(vae_mnist, "GRID", 4)
     out = str(tmp_path / "run")
-    options = ["--data", images, "--batch-size", "6", "--epochs", "1", "--latent", "3", "--out", out]
+    options = ["--data", images, "--batch-size", "6", "--epochs", "1", "--latent", "3", "--width", "4", "--out", out]
     status, _, err = call(monkeypatch, capsys, *options, experiment=vae_mnist)
     assert (status, err) == (0, "")
     sheets = {"real_image.png", "image.png", "latent_grid.png"}

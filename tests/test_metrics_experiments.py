@@ -27,9 +27,9 @@ AT_END = {  # that are no matter of choice
 OPTIONS = {
     conv_autoencoder: {"size": (8, 8), "channels": 1, "batch_size": 9, "draw_every": 1},
     dcgan_digits: {"batch_size": 9, "sample_every": 1},
-    dcgan_mnist: {"batch_size": 9, "sample_at": (1,)},
+    dcgan_mnist: {"batch_size": 9, "sample_at": (1,), "width": 8},
     rnn_complete: {"size": (8, 8), "hidden": 3, "batch_size": 40, "cell": ("gru",), "draw_every": 1},
-    vae_mnist: {"batch_size": 9, "validation": 0.25},
+    vae_mnist: {"batch_size": 9, "validation": 0.25, "width": 4},
 }
 
 
