@@ -146,6 +146,7 @@ def test_metrics_of_several_models_are_shown_as_mean_and_deviation():
     metrics = {"loss/0": 0.5, "loss/1": 0.7, "error_fake/0": 1.0, "error_fake/1": 1.0}
     assert grouped(metrics, 3) == ["loss 0.6±0.1", "error_fake 1±0"]
     assert spread([1.0, 2.0, 3.0]) == (2.0, 1.0)
+    assert f"{spread([60.0, 100.0]):.4g}" == "80±28"
 
 
 def test_raw_pictures_are_beside_the_others(tmp_path):

@@ -85,7 +85,8 @@ class Spread(NamedTuple):
 
     def __format__(self, form: str) -> str:
         """As `0.0123±0.0004`; the form is that of a float."""
-        return f"{self.mean:{form}}±{self.deviation:.1g}"
+        deviation = f"{self.deviation:.1g}" if self.deviation < 9.5 else f"{self.deviation:.0f}"
+        return f"{self.mean:{form}}±{deviation}"
 
 
 def spread(values: Iterable[float]) -> Spread:
