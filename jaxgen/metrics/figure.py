@@ -1,6 +1,6 @@
 """A measured number with what it takes to read it, and a table of such numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 _SPELLED = {"frechet": "Fréchet", "elbo": "ELBO", "kl": "KL", "mse": "MSE", "psnr": "PSNR", "ssim": "SSIM"}
@@ -51,9 +51,25 @@ def table(figures: Mapping[str, Figure | float], shown: Mapping[str, str] = {}) 
         arrow = f" {_ARROWS[figure.better]}" if isinstance(figures[name], Figure) else ""
         baselines = [f"{figure.baselines[label]:.4g}" if label in figure.baselines else "" for label in labels]
         cells.append([title(name) + arrow, shown.get(name) or _with_error(figure), *baselines, figure.unit])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    aligned = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:-1], widths[1:-1]), row[-1]] for row in cells]
-    return "\n".join("  ".join(row).rstrip() for row in aligned)
+    return aligned(cells, left=(0, len(labels) + 2))
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
+    """Rows of cells as lines whose columns are as wide as their longest cell.
+
+    Args:
+        rows: The rows, all of one length.
+        left: The columns that are aligned left; the others are aligned right.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        (
+            cell.ljust(width) if place in left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def as_json(figures: Mapping[str, Figure | float]) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxgen.metrics.figure import aligned
 from jaxgen.recipes import many, model_of
 from jaxgen.runs.config import CROSSED, Config, metadata
 from jaxgen.training import PyTree, Recipe
@@ -151,7 +152,4 @@ def table(models: Models, figures: Mapping[str, list[float]]) -> str:
             [f"{label}mean ± deviation", *(f"{spread(values[i] for i in indices):.4g}" for values in figures.values())]
             for label, indices in models.same_but_for_seed().items()
         ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
-    )
+    return aligned(rows)

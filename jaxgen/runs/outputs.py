@@ -130,7 +130,7 @@ class Outputs:
     def draw(
         self, epoch: int, draw: Callable[[PyTree], object], variables: Iterable[PyTree], folders: Sequence[Path]
     ) -> None:
-        """Call a drawing function for each model; its files go into these folders, and then those of the end again."""
+        """Call a drawing function for each model; until `end_drawing`, files go into these folders."""
         self._epoch, self.folders = epoch, list(folders)
         for index, its_variables in enumerate(variables):
             self._model = index if self._models.are_several else None

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxgen.durable import write_json
 from jaxgen.metrics.figure import Figure, table, title
-from jaxgen.runs.models import Models, Spread, spread
+from jaxgen.runs.models import Spread, spread
 
 FILE = "figures.json"
 _WIDTH = 80
@@ -15,16 +15,12 @@ _WIDTH = 80
 class Results:
     """What was measured at the moment, and at the end of the run.
 
-    Args:
-        models: the models of the run.
-
     Attributes:
         at_end: the figures of the end by name; of several models, their mean, and `NAME/0`, `NAME/1`, … of each.
     """
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self) -> None:
         self.at_end: dict[str, float] = {}
-        self._models = models
         self._pending: dict[str, list[Any]] = {}
         self._written: dict[Path, dict[str, Any]] = {}
 

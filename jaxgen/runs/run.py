@@ -95,7 +95,7 @@ class Run(Generic[ConfigT]):
         self._log = Log(self._layout)
         self._models = models_of(config)
         self._outputs = Outputs(self._layout, self._log, self._models)
-        self._results = Results(self._models)
+        self._results = Results()
         self._event_log = EventLog(self._layout, self._outputs.note) if config.tensorboard else None
         self._drawing = False
         self._measuring_seconds = self._training_seconds = 0.0
