@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from jaxgen.errors import InputError
 
@@ -38,7 +37,7 @@ def paired_difference(first: Figures, second: Figures) -> Difference:
     if len(first) != len(second) or len(first) < 2:
         raise InputError(f"{len(first)} and {len(second)} figures: a comparison of pairs takes two pairs or more")
     differences = np.asarray(first, np.float64) - np.asarray(second, np.float64)
-    return _interval(float(differences.mean()), float(stats.sem(differences)), len(differences) - 1)
+    return _interval(float(differences.mean()), _standard_error(differences), len(differences) - 1)
 
 
 def unpaired_difference(first: Figures, second: Figures) -> Difference:
@@ -54,12 +53,18 @@ def unpaired_difference(first: Figures, second: Figures) -> Difference:
     if min(len(first), len(second)) < 2:
         raise InputError(f"{len(first)} and {len(second)} figures: a comparison takes two of each or more")
     mean = np.mean(first) - np.mean(second)
-    shares = np.square([stats.sem(first), stats.sem(second)])  # of the variance of the difference
+    shares = np.square([_standard_error(first), _standard_error(second)])  # of the variance of the difference
     total = shares.sum()
     freedom = total**2 / (shares[0] ** 2 / (len(first) - 1) + shares[1] ** 2 / (len(second) - 1)) if total else 1.0
     return _interval(float(mean), float(np.sqrt(total)), float(freedom))
 
 
+def _standard_error(figures: Figures) -> float:
+    return float(np.std(figures, ddof=1) / np.sqrt(len(figures)))
+
+
 def _interval(mean: float, standard_error: float, freedom: float) -> Difference:
+    from scipy import stats  # takes half a second, which `--help` need not wait for
+
     reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * standard_error
     return Difference(float(mean), float(mean - reach), float(mean + reach))
