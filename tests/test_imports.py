@@ -124,6 +124,7 @@ def test_slow_packages_are_imported_lazily():
         "orbax",
         "matplotlib",
         "sklearn",
+        "scipy",
         "tensorflow_datasets",
         "pooch",
         "tyro",
