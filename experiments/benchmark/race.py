@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -55,9 +55,14 @@ class Jaxgen:
     """Training of a recipe with `jaxgen.fit`, of one model or of several at once.
 
     Each call of `train` goes on where the last one ended.
+
+    Args:
+        devices: where to train; those of the experiment unless given.
     """
 
-    def __init__(self, case: Case, images: Images, models: int = 1) -> None:
+    def __init__(
+        self, case: Case, images: Images, models: int = 1, devices: Sequence[jax.Device] | None = None
+    ) -> None:
         self.recipe = case.recipe if models == 1 else jaxgen.many(case.recipe, models)
         self.source, self.batch_size = case.source(images), case.config.batch_size
         self.steps = training.steps_per_epoch(self.recipe, self.source, self.batch_size)
@@ -74,7 +79,7 @@ class Jaxgen:
                 batch_size=self.batch_size,
                 key=training_key,
                 each=each,
-                devices=find_devices(case.config),
+                devices=find_devices(case.config) if devices is None else devices,
             )
 
         self._slices = slices_of(fit)

@@ -1,6 +1,7 @@
 """The tables of a report: aligned columns for the screen, Markdown for the documentation."""
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from experiments.benchmark.profile import KINDS
@@ -77,6 +78,57 @@ def many(recipes: dict[str, Any]) -> Table:
     title = "Several models: seconds an epoch of all, at once and in turn; times faster at once [95 % interval]"
     head = ["recipe", "models", "at once", "in turn", "times faster", "compile, at once", "compile, one model"]
     return Table(title, head, rows)
+
+
+def scaling(report: dict[str, Any], kind: str) -> str:
+    """Return the table of steps on several devices or processes, and what it means.
+
+    Args:
+        kind: "devices" or "processes".
+    """
+    about = report["machine"]
+    points = [point for of_recipe in report[kind].values() for point in of_recipe]
+    notes = [
+        f"All {kind} share the {about['cpus']} cores of this machine, so together they cannot be faster than these.",
+        "Forecast: a device's share of the batch on one core, times the devices that a core serves, and the exchange.",
+        "Exchanged: the operands of one device's collective operations. Alone: their time without other work.",
+        "Within the step: their time there, most of it waiting for the slowest device.",
+        "Overlapped: the share of that time in which the device also computes.",
+    ]
+    if off := forecast_errors(points):
+        notes.append(f"Steps take {off} times the forecast (median, smallest and largest).")
+    if not all(point["quiet"] for point in points):
+        notes.append("* NOT QUIET: other processes used much of the processors.")
+    return "\n".join(
+        [f"{about['processor']}, {about['cpus']} CPUs", "", aligned(scaling_table(report[kind], kind)), *notes]
+    )
+
+
+def scaling_table(recipes: dict[str, Any], kind: str) -> Table:
+    """Return a row for each recipe, number of devices or processes, and batch size."""
+    rows = []
+    for name, points in recipes.items():
+        for point in points:
+            seconds, several = point["seconds_per_step"]["median"], point["count"] > 1
+            cells = [_three_digits(1000 * seconds) + ("" if point["quiet"] else "*")]
+            cells.append(f"{point['batch_size'] / seconds:,.0f}")
+            cells.append(_three_digits(1000 * point["forecast_seconds"]) if "forecast_seconds" in point else _NONE)
+            exchange = [f"{point['exchanged_bytes'] / 1000:,.1f}", str(point["collectives"])]
+            exchange += [_three_digits(1000 * point[f"exchange{part}_seconds"]) for part in ("_alone", "")]
+            exchange.append(_NONE if point["overlapped"] is None else f"{point['overlapped']:.0%}")
+            rows.append(
+                [name, str(point["count"]), str(point["batch_size"]), *cells, *(exchange if several else 5 * [_NONE])]
+            )
+    title = f"Milliseconds a step by the number of {kind} and the batch"
+    head = ["recipe", kind, "batch", "step", "examples/s", "forecast", "exchanged, kB", "collectives"]
+    return Table(title, [*head, "alone", "within the step", "overlapped"], rows)
+
+
+def forecast_errors(points: Sequence[dict[str, Any]]) -> str:
+    """Return how many times their forecast steps take, as text: median, smallest and largest; "" without forecasts."""
+    forecast = [point for point in points if "forecast_seconds" in point]
+    ratios = [point["seconds_per_step"]["median"] / point["forecast_seconds"] for point in forecast]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else ""
 
 
 def times_faster(figures: dict[str, Any]) -> str:
