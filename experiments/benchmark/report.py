@@ -72,7 +72,7 @@ def many(recipes: dict[str, Any]) -> Table:
                 str(figures["models"]),
                 *(_spread(race[system], 1) for system in (AT_ONCE, IN_TURN)),
                 times_faster(race),
-                *(_three_digits(compiling[system]) for system in (AT_ONCE, IN_TURN)),
+                *(three_digits(compiling[system]) for system in (AT_ONCE, IN_TURN)),
             ]
         )
     title = "Several models: seconds an epoch of all, at once and in turn; times faster at once [95 % interval]"
@@ -110,11 +110,11 @@ def scaling_table(recipes: dict[str, Any], kind: str) -> Table:
     for name, points in recipes.items():
         for point in points:
             seconds, several = point["seconds_per_step"]["median"], point["count"] > 1
-            cells = [_three_digits(1000 * seconds) + ("" if point["quiet"] else "*")]
+            cells = [three_digits(1000 * seconds) + ("" if point["quiet"] else "*")]
             cells.append(f"{point['batch_size'] / seconds:,.0f}")
-            cells.append(_three_digits(1000 * point["forecast_seconds"]) if "forecast_seconds" in point else _NONE)
+            cells.append(three_digits(1000 * point["forecast_seconds"]) if "forecast_seconds" in point else _NONE)
             exchange = [f"{point['exchanged_bytes'] / 1000:,.1f}", str(point["collectives"])]
-            exchange += [_three_digits(1000 * point[f"exchange{part}_seconds"]) for part in ("_alone", "")]
+            exchange += [three_digits(1000 * point[f"exchange{part}_seconds"]) for part in ("_alone", "")]
             exchange.append(_NONE if point["overlapped"] is None else f"{point['overlapped']:.0%}")
             rows.append(
                 [name, str(point["count"]), str(point["batch_size"]), *cells, *(exchange if several else 5 * [_NONE])]
@@ -191,7 +191,7 @@ def _training(recipes: dict[str, Any]) -> Table:
     rows = []
     for name, figures in recipes.items():
         ideal = figures["ideal"]
-        ends = [_three_digits(ideal["seconds_per_epoch"]), f"{ideal['matmul_utilisation']:.0%}"]
+        ends = [three_digits(ideal["seconds_per_epoch"]), f"{ideal['matmul_utilisation']:.0%}"]
         rows.append([name, *_race(figures["seconds_per_epoch"], 1), *ends])
     title = "Training: seconds an epoch, median (quartiles); times faster than the better PyTorch [95 % interval]"
     return Table(title, ["recipe", *SYSTEMS.values(), "times faster", "ideal time", "matmul utilisation"], rows)
@@ -201,9 +201,9 @@ def _profile(recipes: dict[str, Any]) -> Table:
     rows = []
     for name, figures in recipes.items():
         epochs = figures["seconds_per_epoch"][OURS]["median"], figures["ideal"]["seconds_per_epoch"]
-        step, ideal = (_three_digits(1000 * seconds / figures["steps_per_epoch"]) for seconds in epochs)
+        step, ideal = (three_digits(1000 * seconds / figures["steps_per_epoch"]) for seconds in epochs)
         spent = figures["profile"]
-        kinds = [_three_digits(1000 * spent["seconds_per_step"][kind]) for kind in KINDS]
+        kinds = [three_digits(1000 * spent["seconds_per_step"][kind]) for kind in KINDS]
         rows.append([name, step, ideal, *kinds, f"{spent['kernels_per_step']:,.0f}"])
     title = "Where the time goes: milliseconds a step, measured and ideal, and in kernels of each kind on all threads"
     return Table(title, ["recipe", "step", "ideal time", *KINDS, "kernels"], rows)
@@ -231,8 +231,8 @@ def _starting_and_memory(recipes: dict[str, Any]) -> Table:
         rows.append(
             [
                 name,
-                *(_three_digits(compiling[system]) if system in compiling else _NONE for system in (OURS, COMPILED)),
-                *(_three_digits(starts[kind]["median"]) if kind in starts else _NONE for kind in ("cold", "warm")),
+                *(three_digits(compiling[system]) if system in compiling else _NONE for system in (OURS, COMPILED)),
+                *(three_digits(starts[kind]["median"]) if kind in starts else _NONE for kind in ("cold", "warm")),
                 *(f"{peaks[system][kind] / 1e6:,.0f}" if system in peaks else _NONE for system, kind in memory),
             ]
         )
@@ -249,13 +249,13 @@ def _whole_command(whole: dict[str, Any]) -> str:
             f"{whole['command']}, from start to end: {_parts(whole['seconds']['warm'])};",
             f"with an empty compilation cache: {_parts(whole['seconds']['cold'])}.",
             f"{whole['epochs']} epochs of training alone with PyTorch: "
-            f"{_three_digits(whole['pytorch_training_seconds'])} s.",
+            f"{three_digits(whole['pytorch_training_seconds'])} s.",
         ]
     )
 
 
 def _parts(seconds: dict[str, float]) -> str:
-    return f"{_three_digits(seconds['total'])} s, {_three_digits(seconds['training'])} s of them in training"
+    return f"{three_digits(seconds['total'])} s, {three_digits(seconds['training'])} s of them in training"
 
 
 def _metrics(name: str, epochs: list[dict[str, Any]]) -> Table:
@@ -270,10 +270,10 @@ def _metrics(name: str, epochs: list[dict[str, Any]]) -> Table:
 
 def _spread(figures: dict[str, Any], unit: float) -> str:
     median, lower, upper = (unit * value for value in [figures["median"], *figures["quartiles"]])
-    return f"{_three_digits(median)} ({_three_digits(lower)}–{_three_digits(upper)})"
+    return f"{three_digits(median)} ({three_digits(lower)}–{three_digits(upper)})"
 
 
-def _three_digits(value: float) -> str:
+def three_digits(value: float) -> str:
     """Three digits of a number: 0.091, 5.40, 126."""
     whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
     return f"{value:.{max(0, 3 - whole)}f}"
