@@ -165,7 +165,7 @@ class Config(BaseModel):
     device: Resumable[str] = "auto"
     """Where to compute: auto, cpu, gpu, or one of several as gpu:1."""
     devices: Resumable[Count | None] = None
-    """How many devices share every batch; by default one, or two cores of the CPU where that is faster."""
+    """How many devices to use, which share every batch, or the models; by default one, or two cores where it helps."""
 
     cpu_devices: ClassVar[int] = 1  # the default of `devices` on the CPU, where there are as many cores
 

@@ -1,6 +1,7 @@
 """Where a run computes."""
 
 import contextlib
+import math
 import os
 from collections.abc import Sequence
 
@@ -8,6 +9,7 @@ import jax
 
 from jaxgen.errors import InputError
 from jaxgen.runs.config import Config, option
+from jaxgen.runs.models import models_of
 
 _MOST_CPU_DEVICES = 256
 
@@ -42,7 +44,7 @@ def _why_no_device(platform: str) -> str:
 
 
 def find_devices(config: Config) -> Sequence[jax.Device]:
-    """The devices that share every batch; the first one also does everything else.
+    """The devices that share every batch, or the models; the first one also does everything else.
 
     Raises:
         InputError: there are not enough, or they cannot share batches of this size.
@@ -50,18 +52,25 @@ def find_devices(config: Config) -> Sequence[jax.Device]:
     first = find_device(config.device)
     available = jax.devices(first.platform)
     available = available[available.index(first) :]
-    size, count = config.batch_size, config.devices
+    count = config.devices
     if count is None:
         count = min(config.cpu_devices, len(available)) if first.platform == "cpu" else 1
-        return available[: count if size % count == 0 else 1]
+        return available[: count if _can_share(config, count) else 1]
     if count > len(available):
         raise InputError(
             f"{option('devices', count)}: there are only {len(available)} from {first.platform}:{first.id} on; ask for "
             "no more"
         )
-    if size % count:
-        raise InputError(f"{option('devices', count)}: cannot share batches of {size} evenly; a divisor of it can")
+    if not _can_share(config, count):
+        raise InputError(
+            f"{option('devices', count)}: cannot share batches of {config.batch_size} evenly; a divisor of it can"
+        )
     return available[:count]
+
+
+def _can_share(config: Config, count: int) -> bool:
+    """Whether so many devices, in as many groups as have models of their own, can share every batch evenly."""
+    return config.batch_size % (count // math.gcd(count, models_of(config).number)) == 0
 
 
 def provide_cpu_devices(config: Config) -> None:

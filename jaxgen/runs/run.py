@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 import jax
 from PIL import Image
 
-from jaxgen import pictures
+from jaxgen import parallel, pictures
 from jaxgen.durable import write, write_json
 from jaxgen.errors import InputError
 from jaxgen.precision import in_precision
@@ -237,7 +237,7 @@ class Run(Generic[ConfigT]):
             else:
                 carry = self._train(carry)
                 self._end(carry)
-        self._trained = recipe.variables(carry.state)
+        self._trained = self._variables(carry)
         return carry.state, self.history
 
     @property
@@ -365,8 +365,11 @@ class Run(Generic[ConfigT]):
         }
         return piece._replace(metrics=piece.metrics | figures)
 
+    def _variables(self, carry: Carry) -> PyTree:
+        return self._recipe.variables(parallel.gathered(self._loop.mesh, carry.state))
+
     def _each_model(self, carry: Carry) -> Iterator[PyTree]:
-        return self._models.each(self._recipe.variables(carry.state))
+        return self._models.each(self._variables(carry))
 
     def _log_epoch(self, piece: Slice) -> None:
         """One line in `metrics.jsonl`, and one on the screen. Its seconds are of training, not of drawing or saving."""
@@ -519,7 +522,7 @@ class Run(Generic[ConfigT]):
         return weights_files(variables, self._setup.descriptions, about)
 
     def _write_final_weights(self, carry: Carry) -> None:
-        for name, content in self._weights_files(self._recipe.variables(carry.state)).items():
+        for name, content in self._weights_files(self._variables(carry)).items():
             write(self._layout.final / name, content)
 
     def _save(self, carry: Carry) -> None:
@@ -532,7 +535,7 @@ class Run(Generic[ConfigT]):
         }  # fmt: skip
         path = checkpoint.save(
             self._layout.checkpoints, epoch * self._loop.steps + step, carry._asdict(), about,
-            keep=self.config.keep, files=self._weights_files(self._recipe.variables(carry.state)),
+            keep=self.config.keep, files=self._weights_files(self._variables(carry)),
         )  # fmt: skip
         self._log.event({"event": "checkpoint", "epoch": epoch, "step": step, "name": path.name})
 

@@ -15,6 +15,7 @@ from jaxgen.runs.event_log import check_event_log
 from jaxgen.runs.hints import resume_command
 from jaxgen.runs.layout import Layout
 from jaxgen.runs.lock import locked
+from jaxgen.runs.models import models_of
 from jaxgen.runs.outcome import Outcome, pictures_in
 from jaxgen.runs.outputs import Picture, png, surviving
 from jaxgen.runs.progress import Progress
@@ -92,7 +93,7 @@ def _started(
     layout = Layout(config.folder)
     with locked(layout.folder, layout.lock), Progress(label) as progress:
         if is_alone and not isinstance(begins, Finished):
-            announce(layout, content, devices)
+            announce(layout, content, devices, models_of(config).number)
         run = Run(config, setup, progress)
         yield run
         run.finish()
@@ -216,7 +217,7 @@ def start_group(
         _decide_group(config, data_sha256)
         content = record(config, data_sha256, about_data)
         with locked(layout.folder, layout.lock):
-            announce(layout, content, devices)
+            announce(layout, content, devices, models_of(config).number)
             write_record(layout, content, config, devices)
             layout.remove_later(-1)  # comparisons are made anew from the runs' own files
             group = Group(config, source, content, page)
