@@ -128,9 +128,12 @@ def work_of(name: str, recipe: Recipe[Any], source: Source, batch_size: int) -> 
     """
     if jax.device_count() < 2:
         raise InputError("tracing what devices exchange takes two of them: set JAX_NUM_CPU_DEVICES=2")
-    state = jax.eval_shape(recipe.init, jax.random.key(0))
-    carry = jax.eval_shape(lambda state: training.begin(recipe, source, state, batch_size), state)
-    epoch = training.epoch_of(source, jax.random.split(jax.random.key(0)), 0)
+
+    def begin(key: jax.Array) -> tuple[training.Carry, training.Epoch]:
+        keys = jax.random.split(key)
+        return training.begin(recipe, source, recipe.init(key), batch_size), training.epoch_of(source, keys, 0)
+
+    carry, epoch = jax.eval_shape(begin, jax.random.key(0))
     steps = training.advance(recipe, source, batch_size, jax.devices()[:2])
     with noted_products() as products:  # of one device's share, half of the batch
         traced = steps.trace(carry, source.arrays, epoch, 0, 1)
