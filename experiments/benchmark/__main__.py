@@ -36,7 +36,7 @@ from jaxgen.runs.devices import provide_cpu_devices
 
 MOST_ON_CPU = 8  # models at once
 MODES = ("epochs", "many", scaling.DEVICES, scaling.PROCESSES)  # options that measure something else than the races
-QUICK = Effort((EAGER,), rounds=8, longest=60.0, training=0.5, products=2, generating_rounds=0, profiled=0, starts=0)
+QUICK = Effort((EAGER,), rounds=8, longest=30.0, training=0.5, products=2, generating_rounds=0, profiled=0, starts=0)
 
 
 def options_of(arguments: Sequence[str]) -> argparse.Namespace:
