@@ -158,11 +158,11 @@ def place(mesh: Mesh | None, tree: PyTree, spec: PartitionSpec = REPLICATED) -> 
     return jax.tree.map(lambda array: _place_own_parts(array, sharding), tree)
 
 
-def _place_own_parts(array: jax.Array | np.ndarray, sharding: NamedSharding) -> jax.Array:
+def _place_own_parts(array: jax.typing.ArrayLike, sharding: NamedSharding) -> jax.Array:
     """Place the parts of an array that belong on this process's devices."""
     if isinstance(array, jax.Array) and not array.is_fully_addressable:
         return array
-    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         data = _place_own_parts(jax.random.key_data(array), sharding)
         key: jax.Array = jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
         return key

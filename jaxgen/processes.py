@@ -4,6 +4,7 @@ Every process runs the same program. What could differ between them, such as a d
 the disk, is decided by the first process and told to the others. With a single process these functions do nothing.
 """
 
+import os
 import pickle
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,6 +15,38 @@ import numpy as np
 from jaxgen.errors import InputError
 
 T = TypeVar("T")
+
+_HEARTBEAT = 30  # seconds without a sign of life, after which a process counts as dead and the others end
+_SHUTDOWN = 30  # seconds that a process which ends waits for the others
+_TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")  # how many there are, under Slurm's srun and Open MPI
+
+
+def is_one_of_several_tasks() -> bool:
+    """Whether Slurm or Open MPI started this process as one of several."""
+    return any(os.environ.get(name, "1") != "1" for name in _TASKS)
+
+
+def connect(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
+    """Connect this process with the others. Nothing else may have started JAX before.
+
+    A process that dies ends the others within a minute.
+
+    Args:
+        coordinator: an address of the first process, with a port that is free there, such as `10.0.0.1:9876`.
+        count: the number of processes.
+        index: the number of this process, from 0.
+
+        What is None is asked of the cluster: JAX knows Slurm, Open MPI, Kubernetes and Cloud TPUs.
+
+    Raises:
+        RuntimeError: JAX has started, or the processes do not find each other.
+        ValueError: JAX finds no cluster to ask.
+    """
+    # JAX's own handling of SIGTERM would take the place of ours, which saves.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(
+        coordinator, count, index, heartbeat_timeout_seconds=_HEARTBEAT, shutdown_timeout_seconds=_SHUTDOWN
+    )
 
 
 def are_several() -> bool:
@@ -26,11 +59,17 @@ def is_first() -> bool:
     return not are_several() or jax.process_index() == 0
 
 
+def is_lost(error: Exception) -> bool:
+    """Whether JAX raised this because another process has ended."""
+    said = str(error).lower()
+    return are_several() and any(word in said for word in ("gloo", "connection", "nccl", "unavailable", "heartbeat"))
+
+
 def decided(function: Callable[[], T]) -> T:
     """What the function returns in the first process, which alone calls it.
 
     Raises:
-        InputError: the function raised it; then in all processes.
+        InputError, OSError: the function raised it; then in all processes.
     """
     if not are_several():
         return function()
@@ -38,9 +77,9 @@ def decided(function: Callable[[], T]) -> T:
     if is_first():
         try:
             message = pickle.dumps((function(), None))
-        except InputError as error:
+        except (InputError, OSError) as error:
             message = pickle.dumps((None, error))
-    result: tuple[T, InputError | None] = pickle.loads(_from_first(message))
+    result: tuple[T, Exception | None] = pickle.loads(_from_first(message))
     if result[1] is not None:
         raise result[1]
     return result[0]

@@ -306,6 +306,7 @@ class Loop:
 
     Attributes:
         steps: the batches in an epoch, including the last, smaller one where the recipe trains on it.
+        device: the first device of this process; None for JAX's default device.
 
     Raises:
         InputError: the batch size does not fit the data, or the batch function reads beyond the data.
@@ -318,6 +319,7 @@ class Loop:
         self.recipe, self.source, self.batch_size, self.devices = recipe, source, batch_size, tuple(devices)
         self.steps = steps_per_epoch(recipe, source, batch_size)
         self.mesh = parallel.mesh_of(self.devices, recipe.models)
+        self.device = None if self.mesh is None else self.mesh.local_devices[0]
         self.arrays = parallel.place_constant(self.mesh, source.arrays)
         self._full = _Steps(recipe, source.batch, batch_size, self.mesh)
         self._last = _Steps(recipe, source.batch, source.size % batch_size, self.mesh)
@@ -334,7 +336,7 @@ class Loop:
             return self._full.begin(self.arrays, self.recipe.init(key, weights))
 
         carry: Carry = compiled(jax.jit(make), key, weights)(key, weights)
-        return carry if self.mesh is None else jax.device_put(carry, self.mesh.local_devices[0])
+        return carry if self.device is None else jax.device_put(carry, self.device)
 
     def shapes(self) -> Carry:
         """The shapes and dtypes of the carry, as `jax.ShapeDtypeStruct`s."""
@@ -423,7 +425,7 @@ class Loop:
 
     def _warn_of_slow_loop(self, lowered: jax.stages.Lowered) -> None:
         """Warn of XLA's own convolutions in a loop on the CPU (https://github.com/jax-ml/jax/issues/12868)."""
-        platform = self.devices[0].platform if self.devices else jax.default_backend()
+        platform = jax.default_backend() if self.device is None else self.device.platform
         if platform == "cpu" and has_convolution_in_loop(lowered):
             warnings.warn(
                 "the training step holds XLA's own convolutions, which are up to ten times slower in a loop on the CPU "

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LEAVES = {"errors", "durable", "compilation", "memory", "names", "processes", "signals"}  # every module may import these
+LEAVES = {
+    "errors",
+    "durable",
+    "compilation",
+    "memory",
+    "names",
+    "processes",
+    "signals",
+}  # every module may import these
 
 # The parts of jaxgen that each module or package may import, besides itself and the leaves.
 MAY_IMPORT = {
