@@ -110,6 +110,14 @@ class DiskArray:
         view.shape = (len(view._rows), *self.shape[1:])
         return view
 
+    def reshape(self, shape: tuple[int, ...]) -> "DiskArray":
+        """The same rows in another shape."""
+        if shape[0] != len(self) or math.prod(shape) != self.size:
+            raise ValueError(f"an array of shape {self.shape} has not the rows of one of shape {shape}")
+        view = object.__new__(DiskArray)
+        view.__dict__.update(self.__dict__, shape=shape)
+        return view
+
     def sha256(self) -> str:
         """The SHA-256 of the bytes, in C order. All of them are read where it is not known."""
         if self._sha256 is None:
