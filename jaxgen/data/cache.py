@@ -135,6 +135,15 @@ def cached(title: str, origin: str, make: "Callable[[Collector], About]", *, on_
         return collector.finish(make(collector))
 
 
+def remove_damaged(images: DiskArray) -> bool:
+    """Remove the entry that these images belong to if they differ from their sum. A file of the user's own is kept."""
+    entry = images.path.parent
+    if entry.parent != folder() / "prepared" or images.compute_sha256() == images.sha256():
+        return False
+    shutil.rmtree(entry)
+    return True
+
+
 def stays_on_disk(size: int, on_disk: bool | None) -> bool:
     """Whether images of so many bytes are better left on disk than read into memory."""
     return 2 * size > memory.available() if on_disk is None else on_disk
