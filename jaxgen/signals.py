@@ -10,6 +10,10 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
+
+from jaxgen import processes
+
 GRACE = 2.0  # seconds in which a further signal counts as the same request: an impatient second Ctrl-C
 
 
@@ -121,6 +125,13 @@ def _announcing(announce: Callable[[], object], numbers: Sequence[int]) -> Itera
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print a line. A terminal that is gone, or a stream that is closed or full, never ends a training."""
+    """Print a line. A terminal that is gone, or a stream that is closed or full, never ends a training.
+
+    Of several processes that train together, the first one speaks for all; of errors, each does.
+    """
+    if not processes.is_first():
+        if not error:
+            return
+        text = f"process {jax.process_index()}: {text}"
     with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
         print(text, file=sys.stderr if error else sys.stdout, flush=True)

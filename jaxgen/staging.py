@@ -7,7 +7,7 @@ bit for bit.
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -29,7 +29,7 @@ T = TypeVar("T")
 PIECE_BYTES = 2**26  # about how large a piece is; up to four of them are in memory
 
 
-def choose(data_on: DataOn, arrays: PyTree, can_be_cut: bool, devices: Sequence[jax.Device] = ()) -> Place:
+def choose(data_on: DataOn, arrays: PyTree, can_be_cut: bool, device: jax.Device | None = None) -> Place:
     """Where the arrays are kept.
 
     Args:
@@ -37,7 +37,7 @@ def choose(data_on: DataOn, arrays: PyTree, can_be_cut: bool, devices: Sequence[
             of what is free.
         arrays: those of a source.
         can_be_cut: whether pieces can be made of them.
-        devices: those that train; JAX's default device where there are none.
+        device: one that trains; JAX's default device by default.
 
     Raises:
         InputError: that is not possible with these arrays.
@@ -53,7 +53,7 @@ def choose(data_on: DataOn, arrays: PyTree, can_be_cut: bool, devices: Sequence[
         )
     if data_on != "auto":
         return data_on
-    device = devices[0] if devices else next(iter(jax.device_put(0).devices()))
+    device = device or next(iter(jax.device_put(0).devices()))
     needed, there = 2 * size_of(arrays), memory.available()
     fits_in_memory = needed <= there or not on_disk  # what is in memory already fits
     if not can_be_cut or (fits_in_memory and needed <= memory.available_on(device)):

@@ -10,6 +10,7 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
@@ -17,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental import checkify
+from jax.sharding import Mesh
 
-from jaxgen import ondisk, parallel, staging
+from jaxgen import ondisk, parallel, processes, staging
 from jaxgen.compilation import compiled, disk_cache
 from jaxgen.errors import InputError
 from jaxgen.ondisk import DiskArray
@@ -44,6 +46,9 @@ class Recipe(NamedTuple, Generic[StateT]):
             `{name: (sum, weight)}`; the mean over an epoch is Σ sum / Σ weight.
         variables: `(state) -> variables`: what is sampled from, saved and exported.
         smallest_batch: an epoch's last, smaller batch is trained on if it has at least this size; None drops it.
+        models: of a recipe that trains several models, their number, which is then the first axis of every array of the
+            state and of the metrics, and the second of the noise; devices may have some of the models each. None: the
+            state is one whole.
     """
 
     init: Callable[..., StateT]
@@ -51,6 +56,7 @@ class Recipe(NamedTuple, Generic[StateT]):
     update: Callable[[StateT, PyTree, PyTree], tuple[StateT, Metrics]]
     variables: Callable[[StateT], PyTree]
     smallest_batch: int | None = 1
+    models: int | None = None
 
 
 class Source(NamedTuple):
@@ -215,7 +221,9 @@ def begin(
     recipe: Recipe[Any], source: Source, state: PyTree, batch_size: int, devices: Sequence[jax.Device] = ()
 ) -> Carry:
     """The carry before an epoch's first step. `state` is copied, because `advance` donates its carry."""
-    return _Steps(recipe, source.batch, batch_size, tuple(devices)).begin(source.arrays, state)
+    return _Steps(recipe, source.batch, batch_size, parallel.mesh_of(devices, recipe.models)).begin(
+        source.arrays, state
+    )
 
 
 def advance(
@@ -229,9 +237,9 @@ def advance(
     the call.
 
     Several devices share every batch if it can be divided evenly; otherwise each computes the whole of it. The
-    arguments must have a copy on each of them (`parallel.replicate`).
+    arguments must be on each of them (`parallel.place`).
     """
-    return _Steps(recipe, source.batch, batch_size, tuple(devices)).advance
+    return _Steps(recipe, source.batch, batch_size, parallel.mesh_of(devices, recipe.models)).advance
 
 
 class _Steps:
@@ -242,12 +250,17 @@ class _Steps:
         recipe: Recipe[Any],
         batch: Callable[[PyTree, jax.Array], PyTree],
         batch_size: int,
-        devices: tuple[jax.Device, ...],
+        mesh: Mesh | None,
     ) -> None:
         self.recipe, self.batch, self.batch_size = recipe, batch, batch_size
-        self.devices = devices if batch_size % max(1, len(devices)) == 0 else ()
+        of_models = parallel.SPREAD if parallel.is_spread(mesh) else parallel.REPLICATED
+        self.specs: Any = Carry(state=of_models, sums=of_models, bad_step=parallel.REPLICATED)  # type: ignore[arg-type]
+        share_batch = mesh is not None and batch_size % mesh.shape[parallel.SHARDS] == 0
+        self.on_all = partial(parallel.on_all, mesh, share_batch=share_batch)
         self.step = jax.jit(self._step)  # a function of its own, so that `begin` and `advance` trace it once together
-        self.advance = jax.jit(parallel.on_all(self.devices, self._advance), donate_argnums=0)
+        whole = parallel.REPLICATED
+        advance = self.on_all(self._advance, (self.specs, whole, whole, whole, whole), self.specs)
+        self.advance = jax.jit(advance, donate_argnums=0)
 
     def _step(self, state: PyTree, arrays: PyTree, rows: jax.Array, key: jax.Array) -> tuple[PyTree, Metrics]:
         rows, noise = parallel.local_shard((rows, self.recipe.noise(key, self.batch_size)))
@@ -265,11 +278,13 @@ class _Steps:
             return Carry(state, sums, _first_bad(carry.bad_step, metrics, number))
 
         carry = jax.lax.fori_loop(first, stop, step, carry)
-        return carry._replace(bad_step=_first_bad(carry.bad_step, carry.state, jnp.asarray(stop) - 1))
+        bad_step = _first_bad(carry.bad_step, carry.state, jnp.asarray(stop) - 1)
+        return carry._replace(bad_step=_earliest(bad_step))
 
     def zero_sums(self, arrays: PyTree, state: PyTree) -> Metrics:
         rows = jax.ShapeDtypeStruct((self.batch_size,), jnp.int32)
-        step = parallel.on_all(self.devices, self.step)
+        whole = parallel.REPLICATED
+        step = self.on_all(self.step, (self.specs.state, whole, whole, whole), (self.specs.state, self.specs.sums))
         _, metrics = jax.eval_shape(step, state, arrays, rows, jax.random.key(0))
         zeros: Metrics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
         return zeros
@@ -284,6 +299,13 @@ class _Steps:
 
 def _first_bad(bad_step: jax.Array, values: PyTree, step: jax.Array | int) -> jax.Array:
     return jnp.where((bad_step < 0) & ~all_finite(values), jnp.asarray(step, jnp.int32), bad_step)
+
+
+def _earliest(bad_step: jax.Array) -> jax.Array:
+    """The first bad step of all models."""
+    never = np.iinfo(np.int32).max
+    first = parallel.least_over_models(jnp.where(bad_step < 0, never, bad_step))
+    return jnp.where(first == never, -1, first)
 
 
 class _Piece(NamedTuple):
@@ -302,8 +324,8 @@ class Loop:
         recipe: how a step learns.
         source: the data.
         batch_size: examples a step.
-        devices: where to train, in place of JAX's default device. Several share every batch.
-
+        devices: where to train, in place of JAX's default device. Several share every batch, or have some of several
+            models each (`parallel.mesh_of`).
         data_on: where the data are kept: placed on the devices once, or else brought to them piece by piece from memory
             ("host") or from disk; "auto" decides by their size. The training is the same.
 
@@ -311,6 +333,7 @@ class Loop:
         steps: the batches in an epoch, including the last, smaller one where the recipe trains on it.
         data_on: where the data are kept.
         arrays: the data on the devices; the shapes of a piece where they come in pieces.
+        device: the first device of this process; None for JAX's default device.
 
     Raises:
         InputError: the batch size does not fit the data, the batch function reads beyond the data, or the data cannot
@@ -328,16 +351,21 @@ class Loop:
         check_batch_size(batch_size, source.size)
         self.recipe, self.source, self.batch_size, self.devices = recipe, source, batch_size, tuple(devices)
         self.steps = steps_per_epoch(recipe, source, batch_size)
-        self.data_on = staging.choose(data_on, source.arrays, source.piece is not None, self.devices)
+        self.mesh = parallel.mesh_of(self.devices, recipe.models)
+        self.device = None if self.mesh is None else self.mesh.local_devices[0]
+        self.data_on: staging.Place = processes.decided(
+            lambda: staging.choose(data_on, source.arrays, source.piece is not None, self.device)
+        )
         self._cut = (
             None if self.data_on == "device" else staging.Cut(source, batch_size, in_memory=self.data_on == "host")
         )
-        self._full = _Steps(recipe, source.batch, batch_size, self.devices)
-        self._last = _Steps(recipe, source.batch, source.size % batch_size, self.devices)
+        self._full = _Steps(recipe, source.batch, batch_size, self.mesh)
+        self._last = _Steps(recipe, source.batch, source.size % batch_size, self.mesh)
         self._programs: dict[int, Callable[..., Carry]] = {}  # by batch size
         if self._cut is None:
-            self.arrays = parallel.replicate_constant(self.devices, staging.resident(source.arrays))
-            _check_rows(source, self.arrays, np.arange(source.size - batch_size, source.size, dtype=np.int32))
+            self.arrays = parallel.place_constant(self.mesh, staging.resident(source.arrays))
+            rows = np.arange(source.size - batch_size, source.size, dtype=np.int32)
+            _check_rows(source, parallel.first_replica(self.mesh, self.arrays), rows)
         else:
             self.arrays = self._cut.shapes
             _check_rows(source, *self._cut.last_examples())
@@ -352,7 +380,7 @@ class Loop:
             return self._full.begin(self.arrays, self.recipe.init(key, weights))
 
         carry: Carry = compiled(jax.jit(make), key, weights)(key, weights)
-        return jax.device_put(carry, self.devices[0]) if self.devices else carry
+        return carry if self.device is None else jax.device_put(carry, self.device)
 
     def shapes(self) -> Carry:
         """The shapes and dtypes of the carry, as `jax.ShapeDtypeStruct`s."""
@@ -375,7 +403,7 @@ class Loop:
     def batch(self, rows: jax.Array) -> PyTree:
         """The batch of some examples, wherever the data are kept."""
         if self._cut is None:
-            return self.source.batch(parallel.first_replica(self.devices, self.arrays), rows)
+            return self.source.batch(parallel.first_replica(self.mesh, self.arrays), rows)
         arrays, places = self._cut.piece(np.asarray(rows))
         return self.source.batch(jax.tree.map(jnp.asarray, arrays), jnp.asarray(places))
 
@@ -402,10 +430,11 @@ class Loop:
             longest: the most steps in a slice.
 
         Yields:
-            Slices, whose arrays are on the first device.
+            Slices, whose arrays are on the first device; of several models that are divided over the devices, each
+            array is, too.
         """
         keys = jax.random.split(key)
-        carry = parallel.replicate(self.devices, carry)
+        carry = self.placed(carry)
         pace, spent = 1, 0.0  # steps in a slice; seconds since the last slice was handed out
         while epoch < epochs:
             asked = time.perf_counter()
@@ -419,23 +448,30 @@ class Loop:
                     spent = time.perf_counter() - began
                     if piece.steps is self._full:
                         pace = min(max(1, int((step - first) * min(seconds / spent, 32))), longest or self.steps)
+                        pace = processes.largest(pace)  # each process has its own clock
                     spent, waited = spent + waited, 0.0
                     if step < self.steps:
-                        yield Slice(epoch, step, parallel.first_replica(self.devices, carry), None, spent)
+                        yield Slice(epoch, step, self._handed_out(carry), None, spent)
                 asked = time.perf_counter()
-            parallel.check_replicas(self.devices, carry)
-            sums = jax.device_get(carry.sums)
-            metrics = {name: float(total) / float(weight) for name, (total, weight) in sums.items()}
-            zeros = jax.tree.map(np.zeros_like, sums)
-            carry = carry._replace(sums=parallel.replicate(self.devices, zeros))
+            parallel.check_replicas(self.mesh, carry)
+            sums = jax.device_get(parallel.gathered(self.mesh, carry.sums))
+            carry = self.placed(carry._replace(sums=jax.tree.map(np.zeros_like, sums)))
             epoch, step = epoch + 1, 0
-            yield Slice(epoch, 0, parallel.first_replica(self.devices, carry), metrics, spent)
+            yield Slice(epoch, 0, self._handed_out(carry), _means(sums), spent)
+
+    def placed(self, carry: Carry) -> Carry:
+        """The carry on all devices: whole on each, or divided by models."""
+        specs = self._full.specs
+        return Carry(*(parallel.place(self.mesh, part, spec) for part, spec in zip(carry, specs, strict=True)))
+
+    def _handed_out(self, carry: Carry) -> Carry:
+        return carry if parallel.is_spread(self.mesh) else parallel.first_replica(self.mesh, carry)
 
     def _pieces(self, epoch: Epoch, step: int) -> Iterator[_Piece]:
         """What the steps of an epoch from `step` on are trained with, in turn."""
         whole = self.source.size // self.batch_size
         if self._cut is None:
-            epoch = parallel.replicate(self.devices, epoch)
+            epoch = parallel.place(self.mesh, epoch)
             if step < whole:
                 yield _Piece(self._full, self.arrays, epoch, whole)
             if step < self.steps and whole < self.steps:
@@ -445,8 +481,8 @@ class Loop:
         with contextlib.closing(self._cut.pieces(np.asarray(epoch.rows), step, self.steps)) as pieces:
             for first, stop, arrays, places in pieces:
                 steps = self._full if first < whole else self._last
-                part = parallel.replicate(self.devices, epoch._replace(rows=jnp.asarray(places), origin=first))
-                yield _Piece(steps, parallel.replicate_constant(self.devices, arrays), part, stop)
+                part = parallel.place(self.mesh, epoch._replace(rows=jnp.asarray(places), origin=first))
+                yield _Piece(steps, parallel.place_constant(self.mesh, arrays), part, stop)
 
     def _program(self, piece: _Piece, carry: Carry) -> Callable[..., Carry]:
         size = piece.steps.batch_size
@@ -457,7 +493,7 @@ class Loop:
 
     def _warn_of_slow_loop(self, lowered: jax.stages.Lowered) -> None:
         """Warn of XLA's own convolutions in a loop on the CPU (https://github.com/jax-ml/jax/issues/12868)."""
-        platform = self.devices[0].platform if self.devices else jax.default_backend()
+        platform = jax.default_backend() if self.device is None else self.device.platform
         if platform == "cpu" and has_convolution_in_loop(lowered):
             warnings.warn(
                 "the training step holds XLA's own convolutions, which are up to ten times slower in a loop on the CPU "
@@ -465,6 +501,15 @@ class Loop:
                 "conv_general_dilated=jaxgen.conv_general_dilated)",
                 stacklevel=2,
             )
+
+
+def _means(sums: Metrics) -> dict[str, float]:
+    """The mean of every metric; of several models, under the names `loss/0`, `loss/1`, …."""
+    means = {}
+    for name, (total, weight) in sums.items():
+        for index in np.ndindex(total.shape):
+            means["/".join(map(str, (name, *index)))] = float(total[index]) / float(weight[index])
+    return means
 
 
 def _check_rows(source: Source, arrays: PyTree, rows: np.ndarray) -> None:
@@ -530,7 +575,8 @@ def fit(
             `fit(…, epochs=2, epoch=2)` equal `fit(…, epochs=4)`, bit for bit.
         each: called with a `Slice` about every half second; a true result ends the training.
         devices: where to train, in place of JAX's default device, such as `jax.devices()`. Several share every batch,
-            which is the same training up to rounding.
+            or have some of several models each; either is the same training up to rounding. They may be those of
+            several processes that JAX's distributed runtime connects, all of which then call this.
         data_on: where the data are kept: on the "device", or else in memory ("host") or on "disk" and brought to the
             device piece by piece while the last piece trains. "auto" decides by their size. The training is the same,
             bit for bit.
@@ -545,8 +591,9 @@ def fit(
     """
     source = as_source(data)
     check_batch_size(batch_size, source.size)
-    if batch_size % max(1, len(devices)):
-        raise InputError(f"batch size {batch_size}: {len(devices)} devices cannot share it evenly")
+    mesh = parallel.mesh_of(devices, recipe.models)
+    if mesh is not None and batch_size % mesh.shape[parallel.SHARDS]:
+        raise InputError(f"batch size {batch_size}: {mesh.shape[parallel.SHARDS]} devices cannot share it evenly")
     history: dict[str, list[float]] = {}
 
     def announce() -> None:
@@ -562,7 +609,7 @@ def fit(
                 check_finite(piece)
                 for name, value in (piece.metrics or {}).items():
                     history.setdefault(name, []).append(value)
-                if (each is not None and each(piece)) or stop.number is not None:
+                if processes.largest(int(bool(each is not None and each(piece)) or stop.number is not None)):
                     break
     return carry.state, history
 

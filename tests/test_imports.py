@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LEAVES = {"errors", "durable", "compilation", "memory", "names", "ondisk", "signals"}  # every module may import these
+LEAVES = {
+    "errors",
+    "durable",
+    "compilation",
+    "memory",
+    "names",
+    "ondisk",
+    "processes",
+    "signals",
+}  # every module may import these
 
 # The parts of jaxgen that each module or package may import, besides itself and the leaves.
 MAY_IMPORT = {
@@ -23,12 +32,12 @@ MAY_IMPORT = {
     "training": {"ops", "parallel", "staging"},
     "from_loss": {"layers", "parallel", "training"},
     "precision": {"layers", "training"},
-    "recipes": {"training"},
+    "recipes": {"parallel", "training"},
     "models": {"conditioning", "from_loss", "layers", "losses", "parallel", "protocols", "staging", "training"},
     "metrics": {"from_loss", "layers", "losses", "training"},
     "selfcheck": {"layers", "ops"},
     "torch_weights": {"layers", "models"},
-    "runs": {"metrics", "pictures", "precision", "recipes", "selfcheck", "torch_weights", "training"},
+    "runs": {"metrics", "parallel", "pictures", "precision", "recipes", "selfcheck", "torch_weights", "training"},
     "report": {"layers", "metrics", "models", "torch_weights"},
     "trained": {"runs", "torch_weights"},
     "export": {"layers", "metrics", "models"},

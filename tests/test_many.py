@@ -1,5 +1,7 @@
 """Many models as one recipe, one of them by itself, and averages of what is trained."""
 
+import subprocess
+import sys
 from typing import ClassVar
 
 import chex
@@ -164,18 +166,70 @@ def test_smallest_batch_is_kept():
     assert jaxgen.averaged(vae.recipe(), 0.9).smallest_batch == 2
 
 
-def test_many_on_two_devices_equals_one(float64):
-    """With batch norm, whose statistics the devices take together for each model."""
-    recipe = jaxgen.many(gan_recipe(), 2)
-    (one, of_one), (two, of_two) = (
-        train(recipe, small_images(), devices=devices) for devices in ((), jax.devices()[:2])
+@pytest.mark.parametrize("devices", [2, 4])
+def test_models_are_divided_over_devices(devices, float64):
+    """Two devices have a model each; of four, two share the batches of each model.
+
+    With batch norm, whose statistics the devices that share a batch take together; the last batch cannot be shared.
+    """
+    recipe = jaxgen.many(gan_recipe(), 2)._replace(smallest_batch=3)
+    images = small_images()[:-1]
+    (one, of_one), (divided, of_divided) = (
+        train(recipe, images, epochs=2, devices=devices) for devices in ((), jax.devices()[:devices])
     )
-    chex.assert_trees_all_close(one, two, rtol=0, atol=1e-7)  # as in test_parallel
+    assert all(leaf.addressable_data(0).shape == (1, *leaf.shape[1:]) for leaf in jax.tree.leaves(divided))
+    chex.assert_trees_all_close(one, divided, rtol=0, atol=1e-7)  # as in test_parallel
     assert of_one.keys() == {
         "loss_discriminator/0", "loss_discriminator/1", "loss_generator/0", "loss_generator/1",
     }  # fmt: skip
     for metric, values in of_one.items():
-        np.testing.assert_allclose(of_two[metric], values, rtol=1e-10)
+        np.testing.assert_allclose(of_divided[metric], values, rtol=1e-10)
+
+
+def test_models_and_devices_without_common_divisor_share_batches(float64):
+    together, of_all = train(jaxgen.many(mean_recipe(), 3), points(), devices=jax.devices()[:2])
+    alone, of_it = train(jaxgen.many(mean_recipe(), 3), points())
+    chex.assert_trees_all_close(together, alone, rtol=1e-10)
+    assert of_all.keys() == of_it.keys() == {"loss/0", "loss/1", "loss/2"}
+
+
+def test_first_bad_step_of_models_on_different_devices():
+    """The second model is not finite from step 2 on, and the first one from step 3 on."""
+
+    def update(state, batch, noise):
+        step = state["step"] + 1
+        return {"step": step, "at": state["at"]}, {"loss": (jnp.where(step > state["at"], jnp.nan, 1.0), jnp.ones(()))}
+
+    def init(key, weights=None):
+        return {"step": jnp.zeros((), jnp.int32), "at": jnp.asarray(jax.random.randint(key, (), 0, 1))}
+
+    plain = Recipe(init, lambda key, size: {}, update, lambda state: state)
+    loop = Loop(jaxgen.many(plain, 2), as_source(points()), BATCH, jax.devices()[:2])
+    carry = loop.begin({"step": jnp.zeros(2, jnp.int32), "at": jnp.array([3, 2])})
+    *_, last = loop.slices(carry, epochs=1, key=jax.random.key(1))
+    assert int(last.carry.bad_step) == 2
+
+
+def test_32_models_on_8_devices_equal_32_on_one():
+    """In a process of its own, which has eight devices."""
+    program = """
+import chex, jax, numpy as np
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_enable_x64", True)
+import jaxgen
+from jaxgen.models import dcgan
+from tests.test_many import Discriminator, Generator
+
+recipe = jaxgen.many(dcgan.mnist_recipe(Generator(), Discriminator()), 32)
+state, images = recipe.init(jax.random.key(0)), np.random.default_rng(0).uniform(size=(40, 4, 4, 1))
+one, several = (
+    jaxgen.fit(recipe, state, images, epochs=5, batch_size=4, key=jax.random.key(1), devices=devices)
+    for devices in ((), jax.devices())
+)
+assert {leaf.addressable_data(0).shape[0] for leaf in jax.tree.leaves(several[0])} == {4}
+chex.assert_trees_all_close(one, several, rtol=1e-8, atol=1e-8)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize("make", [mean_recipe, gan_recipe], ids=["one network", "two networks"])

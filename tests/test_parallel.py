@@ -14,6 +14,8 @@ from jaxgen.errors import InputError
 from jaxgen.layers import BatchNorm, Linear
 from jaxgen.models import autoencoder, completion, dcgan, vae
 from jaxgen.runs.devices import find_devices
+from jaxgen.runs.layout import Layout
+from jaxgen.runs.record import announce
 from jaxgen.training import Recipe, Source
 from tests.support import tiny
 
@@ -170,7 +172,7 @@ def test_uneven_batch_size_is_refused():
 
 def test_cpu_devices_share_one_copy_of_the_data():
     images = jnp.asarray(np.zeros((100, 32, 32, 3), np.uint8))
-    shown = parallel.replicate_constant(jax.devices(), images)
+    shown = parallel.place_constant(parallel.mesh_of(jax.devices()), images)
     places = {shard.data.unsafe_buffer_pointer() for shard in shown.addressable_shards}
     assert places == {images.unsafe_buffer_pointer()}
 
@@ -193,3 +195,20 @@ def test_number_of_devices(experiment, by_default):
         devices(devices=5)
     with pytest.raises(InputError, match="devices=4: cannot share batches of 21 evenly"):
         devices(devices=4, batch_size=21)
+    with pytest.raises(InputError, match="devices=4: cannot share batches of 21 evenly"):
+        devices(devices=4, batch_size=21, seeds=2)  # two devices would share those of a model
+    assert devices(devices=4, batch_size=21, seeds=8) == jax.devices()
+
+
+@pytest.mark.parametrize(
+    ("devices", "models", "said"),
+    [
+        (2, 1, "2 devices sharing each batch"),
+        (8, 32, "8 devices, each with 4 of the 32 models"),
+        (4, 2, "2 groups of 2 devices, each group with 1 of the 2 models and sharing each batch"),
+        (2, 3, "2 devices sharing each batch"),
+    ],
+)
+def test_first_lines_say_how_devices_divide_the_work(devices, models, said, tmp_path, capsys):
+    announce(Layout(tmp_path), {"data": {}}, jax.devices()[:1] * devices, models)
+    assert f"({jax.devices()[0].device_kind}), {said}\n" in capsys.readouterr().out

@@ -236,7 +236,7 @@ def test_a_step_with_labels_on_two_devices_equals_one(name: str) -> None:
         return recipe.update(state, *parallel.local_shard((batch, noise)))
 
     alone = jax.jit(recipe.update)(state, batch, noise)
-    together = jax.jit(parallel.on_all(jax.devices()[:2], step))(state, batch, noise)
+    together = jax.jit(parallel.on_all(parallel.mesh_of(jax.devices()[:2]), step))(state, batch, noise)
     for ours, theirs in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 

@@ -2,9 +2,9 @@
 
 The pictures of a folder, of a data set of TensorFlow Datasets (tfds:NAME) or of an array file (arrays:FILE.npz) are
 decoded and resized, training and test images, into files from which an experiment with the same `--data`, `--size`,
-`--channels`, `--crop` and `--skip-bad` reads them: into memory or, where they do not fit, piece by piece. It takes little
-memory. What was prepared before is compared with its sum, and made again if it is damaged. Experiments prepare their data
-themselves where that was not done.
+`--channels`, `--crop` and `--skip-bad` reads them: into memory or, where they do not fit, piece by piece. It takes
+little memory. What was prepared before is compared with its sum, and made again if it is damaged. Experiments prepare
+their data themselves where that was not done.
 """
 
 import os

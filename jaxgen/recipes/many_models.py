@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jax.tree_util import DictKey, GetAttrKey
 
+from jaxgen import parallel
 from jaxgen.errors import InputError
 from jaxgen.training import Metrics, PyTree, Recipe, StateT
 
@@ -27,10 +28,10 @@ def many(
     Each model has its own initialisation and its own noise; all see the same batches in the same order, so that a
     comparison of them is paired. `one_of` is the recipe of one of them.
 
-    The state is the recipe's own with a first axis of `count` in every array. Noise keeps the batch as its first axis
-    and has the models as its second. The metric `loss` is `loss/0`, `loss/1`, … `variables` are a mapping with the
-    keys `0.generator`, `0.discriminator`, `1.generator`, …, where the recipe has two networks, and `0.model`,
-    `1.model`, … where it has one.
+    The state is the recipe's own with a first axis of `count` in every array, and so are the metrics; in a history,
+    `loss` is `loss/0`, `loss/1`, … Noise keeps the batch as its first axis and has the models as its second. Several
+    devices have some of the models each. `variables` are a mapping with the keys `0.generator`, `0.discriminator`,
+    `1.generator`, …, where the recipe has two networks, and `0.model`, `1.model`, … where it has one.
 
     `init` takes as its `weights` such a mapping, or the variables of one model, from which all then start.
 
@@ -69,16 +70,12 @@ def many(
         return jax.vmap(init_one, (0, 0 if is_of_each else None, 0))(keys_of(key), weights, each)
 
     def noise(key: jax.Array, batch_size: int) -> PyTree:
-        return jax.vmap(lambda key: recipe.noise(key, batch_size), out_axes=1)(keys_of(key))
+        keys = parallel.local_models(keys_of(key))
+        return jax.vmap(lambda key: recipe.noise(key, batch_size), out_axes=1)(keys)
 
     def update(state: StateT, batch: PyTree, noise: PyTree) -> tuple[StateT, Metrics]:
-        state, metrics = jax.vmap(recipe.update, (0, None, 1))(state, batch, noise)
-        each = {
-            f"{name}/{index}": (total[index], weight[index])
-            for name, (total, weight) in metrics.items()
-            for index in range(count)
-        }
-        return state, each
+        updated: tuple[StateT, Metrics] = jax.vmap(recipe.update, (0, None, 1))(state, batch, noise)
+        return updated
 
     def variables(state: StateT) -> dict[str, PyTree]:
         each = jax.vmap(recipe.variables)(state)
@@ -91,7 +88,8 @@ def many(
     def keys_of(key: jax.Array) -> jax.Array:
         return jax.vmap(_key_of, (None, 0))(key, jnp.asarray(indices, jnp.int32))
 
-    return Recipe(init, noise, update, variables, recipe.smallest_batch)
+    is_nested = recipe.models is not None  # then the devices share every batch instead
+    return Recipe(init, noise, update, variables, recipe.smallest_batch, models=None if is_nested else count)
 
 
 def one_of(recipe: Recipe[StateT], index: int) -> Recipe[StateT]:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal, Var, jaxpr_as_fun
 
+from jaxgen import parallel, processes
 from jaxgen.training import Carry, Loop, PyTree, Recipe, all_finite, epoch_of
 
 # Operations that only wrap others, which are examined in their place.
@@ -76,7 +77,7 @@ def find_bad_step(
         for piece in pieces:
             if place in skipped or int(piece.carry.bad_step) >= 0:
                 break
-            if time.monotonic() > deadline:
+            if processes.largest(int(time.monotonic() > deadline)):
                 raise SearchStoppedError(*place)
             carry, place = _copied(piece.carry), (piece.epoch, piece.step)
             if place >= until:
@@ -90,7 +91,7 @@ def find_bad_step(
     rows = this_epoch.rows[place[1] * loop.batch_size :][: loop.batch_size]
     noise = loop.recipe.noise(jax.random.fold_in(this_epoch.noise_key, place[1]), len(rows))
     batch = loop.batch(rows)
-    tensor = first_bad_tensor(loop.recipe, carry.state, batch, noise)
+    tensor = first_bad_tensor(loop.recipe, parallel.gathered(loop.mesh, carry.state), batch, noise)
     return BadStep(*place, [int(row) for row in rows], tensor, carry)
 
 

@@ -29,7 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
+from jaxgen import processes
 from jaxgen.durable import make_folder, sync
 
 PyTree = Any
@@ -56,6 +58,9 @@ def save(
 
     Only then are the oldest checkpoints removed, down to the newest `keep` and the `best`.
 
+    Several processes call this together, with arrays of all of them: each writes its part of the arrays, and the first
+    one does the rest.
+
     Args:
         folder: the folder of all checkpoints.
         number: names the checkpoint, and orders it among the others.
@@ -69,34 +74,44 @@ def save(
     """
     final = folder / f"{number:08d}"
     staging = folder / f".saving-{final.name}"
-    files = dict(files or {})
-    make_folder(folder)
-    shutil.rmtree(staging, ignore_errors=True)
-    _check_free_space(folder, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + sum(map(len, files.values())))
-    staging.mkdir()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + sum(map(len, (files or {}).values()))
+    processes.decided(lambda: _make_staging(staging, size))
     try:
         with _orbax_lock, _one_os_error(folder), _orbax() as checkpointer:
             checkpointer.save((staging / "state").absolute(), tree)
-        for name, content in files.items():
-            (staging / name).write_bytes(content)
-        (staging / "about.json").write_text(json.dumps(about, indent=1))
-        (staging / _MANIFEST).write_text(json.dumps(checksums(staging), indent=1))
-        for path in [*staging.rglob("*"), staging]:
-            sync(path)
+        processes.decided(lambda: _complete(staging, final, about, files or {}))
     except OSError:
-        with contextlib.suppress(OSError):  # free the space that it took
-            shutil.rmtree(staging)
+        if processes.is_first():
+            with contextlib.suppress(OSError):  # free the space that it took
+                shutil.rmtree(staging)
         raise
-    if final.exists():  # saved before, by a run that was then resumed from an earlier step
-        _remove(final)
-    staging.rename(final)
-    sync(folder)
-    if older := numbered(folder)[:-keep]:
+    if processes.is_first() and (older := numbered(folder)[:-keep]):
         kept = best(folder)
         for path in older:
             if path != kept:
                 _remove(path)
     return final
+
+
+def _make_staging(staging: Path, size: int) -> None:
+    make_folder(staging.parent)
+    shutil.rmtree(staging, ignore_errors=True)
+    _check_free_space(staging.parent, size)
+    staging.mkdir()
+
+
+def _complete(staging: Path, final: Path, about: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    """Add what is missing to a checkpoint whose arrays are written, make it durable, and give it its name."""
+    for name, content in files.items():
+        (staging / name).write_bytes(content)
+    (staging / "about.json").write_text(json.dumps(about, indent=1))
+    (staging / _MANIFEST).write_text(json.dumps(checksums(staging), indent=1))
+    for path in [*staging.rglob("*"), staging]:
+        sync(path)
+    if final.exists():  # saved before, by a run that was then resumed from an earlier step
+        _remove(final)
+    staging.rename(final)
+    sync(final.parent)
 
 
 def _check_free_space(folder: Path, size: int) -> None:
@@ -157,15 +172,14 @@ def best(folder: Path) -> Path | None:
 
 
 def restore(path: Path, like: PyTree) -> PyTree:
-    """The arrays of a checkpoint that `verify` has passed, in the structure, shapes and dtypes of `like`.
+    """The arrays of a checkpoint that `verify` has passed, in NumPy and in the structure and dtypes of `like`.
 
     `like` may lack entries of the outermost mapping; they are not read.
     """
     import orbax.checkpoint as ocp
 
-    args = ocp.args.PyTreeRestore(
-        item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
-    )
+    as_numpy = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype), like)
+    args = ocp.args.PyTreeRestore(item=like, restore_args=as_numpy, partial_restore=True)
     with _orbax_lock, _orbax() as checkpointer:
         return checkpointer.restore((path / "state").absolute(), args)
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, NoReturn, TextIO, TypeVar, get_args, get_ori
 import jax
 from pydantic import BaseModel
 
+from jaxgen import processes
 from jaxgen.errors import InputError
 from jaxgen.runs.config import Config, option, speaking_of_options
 from jaxgen.runs.hints import program
@@ -107,6 +108,8 @@ def _status_of(work: Callable[[], int], remedies: Remedies) -> int:
     except MemoryError:
         return _say_why(f"out of memory; {remedies.memory}", 1)
     except jax.errors.JaxRuntimeError as error:
+        if processes.is_lost(error):
+            return _say_why(f"another process has ended or cannot be reached; {remedies.disk} ({error})", 1)
         if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory")):  # the latter: on the CPU
             raise
         return _say_why(f"out of memory; {remedies.memory}", 1)

@@ -165,7 +165,13 @@ class Config(BaseModel):
     device: Resumable[str] = "auto"
     """Where to compute: auto, cpu, gpu, or one of several as gpu:1."""
     devices: Resumable[Count | None] = None
-    """How many devices share every batch; by default one, or two cores of the CPU where that is faster."""
+    """How many devices to use, which share every batch, or the models; by default one, or two cores where it helps."""
+    coordinator: Resumable[str | None] = None
+    """Where several processes meet, HOST:PORT of the first; or auto, to ask the cluster, as under srun and mpirun."""
+    processes: Resumable[Count | None] = None
+    """How many processes train together; each is started with the same options but for the next one."""
+    process: Resumable[Annotated[int, Field(ge=0)] | None] = None
+    """The number of this process, from 0; the first one writes the run."""
 
     cpu_devices: ClassVar[int] = 1  # the default of `devices` on the CPU, where there are as many cores
 
@@ -247,10 +253,11 @@ class Config(BaseModel):
 
     @classmethod
     def of_existing(cls, stored: dict[str, Any], where: Path, *, resume: bool) -> Self:
-        """`read`, for a run that is resumed or else inspected."""
+        """`read`, for a run that is resumed or else inspected, without what belonged to the processes of that time."""
         found = cls.read(stored, where)
-        starting = (name for name, field in cls.model_fields.items() if STARTING in metadata(field) and not resume)
-        return found.replace(**{name: cls.model_fields[name].default for name in starting})
+        starting = [name for name, field in cls.model_fields.items() if STARTING in metadata(field) and not resume]
+        forgotten = [*starting, "coordinator", "processes", "process"]
+        return found.replace(**{name: cls.model_fields[name].default for name in forgotten})
 
     @classmethod
     def read(cls, stored: dict[str, Any], where: Path) -> Self:

@@ -28,8 +28,12 @@ class Models(NamedTuple):
     hyperparams: Mapping[str, tuple[float, ...]]
 
     @property
+    def number(self) -> int:
+        return len(self.seeds)
+
+    @property
     def are_several(self) -> bool:
-        return len(self.seeds) > 1
+        return self.number > 1
 
     @property
     def labels(self) -> list[str]:
@@ -43,7 +47,7 @@ class Models(NamedTuple):
     def same_but_for_seed(self) -> dict[str, list[int]]:
         """The indices of models that differ in their seed alone, by what they have in common, such as `rate 0.1, `."""
         found: dict[str, list[int]] = {}
-        for index in range(len(self.seeds)):
+        for index in range(self.number):
             common = "".join(f"{name.replace('_', ' ')} {each[index]:g}, " for name, each in self.hyperparams.items())
             found.setdefault(common, []).append(index)
         return found
@@ -52,14 +56,14 @@ class Models(NamedTuple):
         """The recipe of all models, given that of one."""
         if not self.are_several:
             return recipe
-        return many(recipe, len(self.seeds), self.hyperparams, indices=self.seeds)
+        return many(recipe, self.number, self.hyperparams, indices=self.seeds)
 
     def each(self, variables: PyTree) -> Iterator[PyTree]:
         """The variables of each model, as the recipe of one has them."""
         if not self.are_several:
             yield variables
             return
-        for index in range(len(self.seeds)):
+        for index in range(self.number):
             yield model_of(variables, index)
 
 

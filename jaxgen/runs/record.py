@@ -1,6 +1,7 @@
 """What a run is: `config.json`, `environment.json`, and the first lines on the screen."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,17 +49,28 @@ def write_record(layout: Layout, content: Mapping[str, Any], config: Config, dev
     write_json(layout.environment, environment(config, devices))
 
 
-def announce(layout: Layout, content: Mapping[str, Any], devices: Sequence[jax.Device]) -> None:
-    """Say what a run learns from, where it computes, and where it writes."""
+def announce(layout: Layout, content: Mapping[str, Any], devices: Sequence[jax.Device], models: int) -> None:
+    """Say what a run of so many models learns from, where it computes, and where it writes."""
     if data := content["data"]:
         size = "×".join(map(str, (*data["size"], data["channels"])))
         classes = len(data.get("classes", ()))
         held_out = f"{data['held_out']:,}" if data.get("held_out") else "none"
         kinds = f", {classes} classes" if classes > 1 else ""
         say(f"data      {data['name']}: {data['images']:,} images of {size}{kinds}; {held_out} held out")
-    shared = f", {len(devices)} devices sharing each batch" if len(devices) > 1 else ""
+    shared = f", {_division(len(devices), models)}" if len(devices) > 1 else ""
     say(f"device    {devices[0].platform}:{devices[0].id} ({devices[0].device_kind}){shared}")
     say(f"folder    {layout.folder}")
+
+
+def _division(devices: int, models: int) -> str:
+    """How several devices divide the work."""
+    groups = math.gcd(devices, models)
+    if groups == 1:
+        return f"{devices} devices sharing each batch"
+    its = f"{models // groups} of the {models} models"
+    if groups == devices:
+        return f"{devices} devices, each with {its}"
+    return f"{groups} groups of {devices // groups} devices, each group with {its} and sharing each batch"
 
 
 def digest(arrays: PyTree) -> str:

@@ -22,7 +22,8 @@ def check_memory(config: Config, loop: Loop) -> None:
     Raises:
         InputError: it cannot fit. The message names the likely options and both figures.
     """
-    there = memory.available_on(loop.devices[0])
+    device = loop.device or jax.local_devices()[0]
+    there = memory.available_on(device)
     rows, key = jax.ShapeDtypeStruct((loop.batch_size,), jnp.int32), jax.random.key(0)
     batch = jax.eval_shape(loop.source.batch, loop.arrays, rows)
     noise = jax.eval_shape(lambda: loop.recipe.noise(key, loop.batch_size))
@@ -32,7 +33,7 @@ def check_memory(config: Config, loop: Loop) -> None:
         return
     raise InputError(
         f"{_likely(config)}: training takes {memory.text(state + step)} ({memory.text(state)} for parameters, their "
-        f"gradient and the optimiser, {memory.text(step)} for a batch), but {loop.devices[0].platform} has "
+        f"gradient and the optimiser, {memory.text(step)} for a batch), but {device.platform} has "
         f"{memory.text(there)}; choose smaller values"
     )
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 import jax
 from PIL import Image
 
-from jaxgen import pictures
+from jaxgen import parallel, pictures, processes
 from jaxgen.durable import write, write_json
 from jaxgen.errors import InputError
 from jaxgen.precision import in_precision
@@ -126,7 +126,7 @@ class Run(Generic[ConfigT]):
             image: the picture, or a function that draws it. A function that fails costs the picture, not the run.
             raw: the same without title, labels and enlargement, for `raw/NAME.png`.
         """
-        if not self._is_finished:
+        if self._writes:
             self._outputs.picture(name, image, raw)
 
     def curves(self, name: str, metrics: Sequence[str], label: str, *, scale: str = "linear") -> None:
@@ -142,19 +142,19 @@ class Run(Generic[ConfigT]):
         found = {key: values if len(values) > 1 else values[0] for key, values in by_name(self.history).items()}
         shown = {metric: found[metric] for metric in metrics if metric in found}
         heading = self.title(label)
-        if shown and not self._is_finished:
+        if shown and self._writes:
             self._outputs.of_all_models(
                 name, lambda: pictures.curves(shown, list(shown), label, scale=scale, title=heading)
             )
 
     def animation(self, name: str, frames: Frames) -> None:
         """Write `NAME.gif`, as `picture` does."""
-        if not self._is_finished:
+        if self._writes:
             self._outputs.animation(name, frames)
 
     def values(self, name: str, values: Mapping[str, Any]) -> None:
         """Write `NAME.json`, as `picture` does."""
-        if not self._is_finished:
+        if self._writes:
             self._outputs.of_network(f"{name}.json", json.dumps(values, indent=1).encode())
 
     def frames(self, name: str) -> list[Image.Image]:
@@ -164,7 +164,7 @@ class Run(Generic[ConfigT]):
 
     def weights(self, variables: PyTree) -> None:
         """Write the weights beside the pictures of the epoch that is being drawn, as `NAME.safetensors`."""
-        if not self._is_finished:
+        if self._writes:
             for name, content in self._weights_files(variables).items():
                 self._outputs.of_network(name, content)
 
@@ -176,7 +176,7 @@ class Run(Generic[ConfigT]):
                 unless the configuration has `metrics=False`, and its time is shown. A function that fails costs the
                 figures, not the run.
         """
-        if self._is_finished:
+        if not self._writes:
             return
         began = time.monotonic()
         if not callable(figures):
@@ -237,7 +237,7 @@ class Run(Generic[ConfigT]):
             else:
                 carry = self._train(carry)
                 self._end(carry)
-        self._trained = recipe.variables(carry.state)
+        self._trained = self._variables(carry)
         return carry.state, self.history
 
     @property
@@ -261,13 +261,19 @@ class Run(Generic[ConfigT]):
         """Whether the run was finished before, so that nothing is written."""
         return isinstance(self._setup.begins, Finished)
 
+    @property
+    def _writes(self) -> bool:
+        """Whether this process writes the run: the first one does, unless the run was finished before."""
+        return processes.is_first() and not self._is_finished
+
     # ---- Beginning and resuming ----
 
     def _begun(self) -> Carry:
         """The carry of a new training, once the untrained model is drawn and saved."""
         carry = self._loop.initial(self.key("init"), self._setup.weights)
-        self._write_record()
-        self._outputs.begin()
+        if self._writes:
+            self._write_record()
+            self._outputs.begin()
         self._draw(carry)
         self._save(carry)
         self._publish()
@@ -282,12 +288,12 @@ class Run(Generic[ConfigT]):
                 f"{option('out')}"
             )
         self._at = at = Position(about["epoch"], about["step"], about["seconds"])
-        lines, events = self._log.until(at.epoch, at.step)
+        lines, events = processes.decided(lambda: self._log.until(at.epoch, at.step))
         for line in lines:
             self._remember(line)
         self._noted = {line["text"] for line in events if line["event"] == "note"}
         carry = Carry(**checkpoint.restore(begins.checkpoint, like._asdict()))
-        if isinstance(begins, At):
+        if isinstance(begins, At) and self._writes:
             self._write_record()
             for bad, why in begins.damaged:
                 bad.rename(bad.with_name(f"damaged-{bad.name}"))
@@ -295,7 +301,7 @@ class Run(Generic[ConfigT]):
             self._log.remove_later(at.epoch, at.step)
             self._layout.remove_later(at.epoch)
             self._outputs.begin()
-        placed: Carry = jax.device_put(carry, self._setup.devices[0])
+        placed: Carry = jax.device_put(carry, self._loop.device)
         return placed
 
     def _write_record(self) -> None:
@@ -324,12 +330,17 @@ class Run(Generic[ConfigT]):
             self._progress.update(piece.epoch, piece.step, steps, piece.seconds)
             piece = self._measured(piece)
             saved = piece.metrics is not None and self._epoch_ended(piece)
-            if self._each is not None and self._each(piece):
+            if self._is_ended_by(piece):
                 if not saved:
                     self._save(carry)
                 return carry
             self._stop_if_asked(carry, saved=saved)
         return carry
+
+    def _is_ended_by(self, piece: Slice) -> bool:
+        """Whether `each` ends the training after this slice."""
+        each = self._each
+        return each is not None and processes.decided(lambda: bool(each(piece)))
 
     def _slices(self, carry: Carry) -> Iterator[Slice]:
         return self._loop.slices(
@@ -358,22 +369,29 @@ class Run(Generic[ConfigT]):
         """The slice with the figures of `measure` among its metrics, where it ends an epoch."""
         if piece.metrics is None or self._measure is None:
             return piece
-        figures = {
-            f"{name}/{index}" if self._models.are_several else name: float(value)
-            for index, variables in enumerate(self._each_model(piece.carry))
-            for name, value in self._measure(variables).items()
-        }
-        return piece._replace(metrics=piece.metrics | figures)
+        measure, variables = self._measure, self._variables(piece.carry)
 
-    def _each_model(self, carry: Carry) -> Iterator[PyTree]:
-        return self._models.each(self._recipe.variables(carry.state))
+        def figures() -> dict[str, float]:
+            return {
+                f"{name}/{index}" if self._models.are_several else name: float(value)
+                for index, its_variables in enumerate(self._models.each(variables))
+                for name, value in measure(its_variables).items()
+            }
+
+        return piece._replace(metrics=piece.metrics | processes.decided(figures))
+
+    def _variables(self, carry: Carry) -> PyTree:
+        """The variables on this process's first device. Of several processes, all call it together."""
+        return self._recipe.variables(parallel.gathered(self._loop.mesh, carry.state))
 
     def _log_epoch(self, piece: Slice) -> None:
         """One line in `metrics.jsonl`, and one on the screen. Its seconds are of training, not of drawing or saving."""
         metrics = piece.metrics or {}
         line = {"epoch": piece.epoch, **metrics, "seconds": round(self._at.seconds, 4)}
-        self._log.epoch(line)
         self._remember(line)
+        if not self._writes:
+            return
+        self._log.epoch(line)
         self._progress.epoch(piece.epoch, metrics, self._at.seconds)
         for index, label in enumerate(self._models.labels):
             its = of_model(metrics, index) if self._models.are_several else metrics
@@ -398,12 +416,12 @@ class Run(Generic[ConfigT]):
             FloatingPointError: that is to end the run; always where the step before was skipped already, or the step
                 is not found.
         """
-        path, about, _ = newest_good(self._layout)
+        path, about, _ = processes.decided(lambda: newest_good(self._layout))
         self._progress.say(f"a value is not finite; looking for the step, from checkpoint {path.name} on")
         self._stop.stops_now = True
-        if self._stop.number is not None:
-            raise self._aborted(self._stop.number)
-        carry = Carry(**checkpoint.restore(path, noticed.carry._asdict()))
+        if number := processes.largest(self._stop.number or 0):
+            raise self._aborted(number)
+        carry = Carry(**checkpoint.restore(path, self._loop.shapes()._asdict()))
         try:
             bad = find_bad_step(
                 self._loop, carry, key=self.key("training"), until=(noticed.epoch, noticed.step),
@@ -422,12 +440,13 @@ class Run(Generic[ConfigT]):
             )
         may_skip = self.config.on_nan == "skip" and self._loop.steps > 1
         skip = may_skip and (bad.epoch, bad.step - 1) not in skipped
-        self._log.event(
-            {
-                "event": "not finite", "epoch": bad.epoch, "step": bad.step + 1, "tensor": bad.tensor, "rows": bad.rows,
-                "from": path.name, "then": "skip" if skip else "stop",
-            }
-        )  # fmt: skip
+        if self._writes:
+            self._log.event(
+                {
+                    "event": "not finite", "epoch": bad.epoch, "step": bad.step + 1, "tensor": bad.tensor,
+                    "rows": bad.rows, "from": path.name, "then": "skip" if skip else "stop",
+                }
+            )  # fmt: skip
         said = f"epoch {bad.epoch + 1}, step {bad.step + 1}: first non-finite value: {bad.tensor}"
         if skip:
             self._progress.say(f"{said}; the step is skipped")
@@ -441,7 +460,7 @@ class Run(Generic[ConfigT]):
         """Write the weights and draw what is drawn at the end, where that was not done with the last epoch."""
         self._progress.close()
         say("finishing: the weights and the last pictures")
-        if not self._layout.final.exists():  # the run was stopped after its last epoch, or ended early
+        if processes.decided(lambda: not self._layout.final.exists()):  # stopped after its last epoch, or ended early
             self._write_final_weights(carry)
             for _, draw in self._drawings:
                 self._call(draw, carry, [self._layout.final])
@@ -452,7 +471,10 @@ class Run(Generic[ConfigT]):
             return
         at = self._at
         asked = max(at.epoch, self.config.epochs)
+        self._results.at_end = processes.decided(lambda: self._results.at_end)
         came_to = {"epochs": asked, "epoch": at.epoch, "step": at.step, "results": self._results.at_end}
+        if not self._writes:
+            return
         write_json(self._layout.finished, came_to | self._compare_models())
         self._publish(at_end=True)
         self._progress.results(self.folder, at.epoch, self.history, list(pictures_in(self._layout.final).values()))
@@ -471,8 +493,11 @@ class Run(Generic[ConfigT]):
 
     def _call(self, draw: Callable[[int, PyTree], object], carry: Carry, folders: Sequence[Path]) -> None:
         """Call a drawing, and write what it drew and measured into the folders."""
+        variables = self._variables(carry)
+        if not self._writes:
+            return
         self._drawing = True
-        self._outputs.draw(self._at.epoch, partial(draw, self._at.epoch), self._each_model(carry), folders)
+        self._outputs.draw(self._at.epoch, partial(draw, self._at.epoch), self._models.each(variables), folders)
         self._write_results(folders)
         self._outputs.end_drawing()
         self._drawing = False
@@ -498,6 +523,8 @@ class Run(Generic[ConfigT]):
 
     def _publish(self, *, at_end: bool = False) -> None:
         """Write the event log and the page of the run, each where it is asked for."""
+        if not self._writes:
+            return
         if self._event_log is not None:
             self._event_log.follow(self._at.epoch, at_end=at_end)
         self._write_page(at_end=at_end)
@@ -519,22 +546,31 @@ class Run(Generic[ConfigT]):
         return weights_files(variables, self._setup.descriptions, about)
 
     def _write_final_weights(self, carry: Carry) -> None:
-        for name, content in self._weights_files(self._recipe.variables(carry.state)).items():
-            write(self._layout.final / name, content)
+        variables = self._variables(carry)
+        if self._writes:
+            for name, content in self._weights_files(variables).items():
+                write(self._layout.final / name, content)
 
     def _save(self, carry: Carry) -> None:
-        """Write a checkpoint, and before it the log that belongs to it."""
-        self._log.sync()
+        """Write a checkpoint, and before it the log that belongs to it. Of several processes, all call it together."""
+        if self._writes:
+            self._log.sync()
         epoch, step, seconds = self._at
         about = {
             "epoch": epoch, "step": step, "seconds": seconds, "tree": _shapes(carry),
             "figure": self._figure_of_best() if epoch and not step else None,
         }  # fmt: skip
+        variables = self._variables(carry)
         path = checkpoint.save(
-            self._layout.checkpoints, epoch * self._loop.steps + step, carry._asdict(), about,
-            keep=self.config.keep, files=self._weights_files(self._recipe.variables(carry.state)),
+            self._layout.checkpoints, epoch * self._loop.steps + step, self._to_save(carry)._asdict(), about,
+            keep=self.config.keep, files=self._weights_files(variables) if self._writes else {},
         )  # fmt: skip
-        self._log.event({"event": "checkpoint", "epoch": epoch, "step": step, "name": path.name})
+        if self._writes:
+            self._log.event({"event": "checkpoint", "epoch": epoch, "step": step, "name": path.name})
+
+    def _to_save(self, carry: Carry) -> Carry:
+        """The carry as Orbax saves it: of several processes, as arrays of all of them."""
+        return self._loop.placed(carry) if processes.are_several() else carry
 
     def _figure_of_best(self) -> float | None:
         """The last value of the metric that says which checkpoint is the best; of several models, its mean."""
@@ -550,12 +586,13 @@ class Run(Generic[ConfigT]):
         say("stopping: saving after the current step; a signal in a moment aborts at once", error=True)
 
     def _stop_if_asked(self, carry: Carry, *, saved: bool) -> None:
-        if self._stop.number is None:
+        number = processes.largest(self._stop.number or 0)  # a signal to one process stops all
+        if not number:
             return
         if not saved:
             self._save(carry)
         raise Interrupted(
-            self._stop.number,
+            number,
             f"stopped and saved after {self._at.epoch} epochs and {self._at.step} steps; to resume: "
             f"{self._setup.how_to_resume}",
         )

@@ -9,7 +9,7 @@ import jax
 
 from jaxgen.compilation import disk_cache
 from jaxgen.runs.config import Config
-from jaxgen.runs.devices import find_device, provide_cpu_devices
+from jaxgen.runs.devices import connect, find_device, provide_cpu_devices
 from jaxgen.runs.layout import Layout
 from jaxgen.runs.resume import check_experiment
 
@@ -27,10 +27,11 @@ def experiment(
       place of those that the caller did not name. One that was named, differs and may not change is an `InputError`.
     - JAX computes on the device that the configuration names, and float32 is float32: on a GPU, JAX would otherwise
       multiply in TensorFloat-32, of ten bits.
+    - Several processes are connected, if the configuration or the cluster says so.
     - Compiled programs are kept in the user's cache folder for the next start.
     - The CPU is split into the devices that are to share every batch, if JAX has not started yet.
 
-    All but the last is restored when `main` returns.
+    All but connections and the last is restored when `main` returns.
     """
 
     @functools.wraps(main)
@@ -45,6 +46,7 @@ def experiment(
 def session(config: ConfigT) -> Iterator[ConfigT]:
     """The surroundings that `experiment` describes, and the configuration with an existing run's settings."""
     config = with_existing(config)
+    connect(config)
     provide_cpu_devices(config)
     device = find_device(config.device)
     with disk_cache(), jax.default_device(device), jax.default_matmul_precision("highest"):

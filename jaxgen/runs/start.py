@@ -6,15 +6,17 @@ from typing import Any, Generic, TypeVar
 
 import jax
 
-from jaxgen import selfcheck, torch_weights
+from jaxgen import processes, selfcheck, torch_weights
 from jaxgen.durable import write, write_json
 from jaxgen.errors import InputError
 from jaxgen.runs.config import Config, option
-from jaxgen.runs.devices import find_devices
+from jaxgen.runs.devices import find_device, find_devices
 from jaxgen.runs.event_log import check_event_log
 from jaxgen.runs.hints import resume_command
+from jaxgen.runs.hosts import check_all_see, check_processes_agree
 from jaxgen.runs.layout import Layout
 from jaxgen.runs.lock import locked
+from jaxgen.runs.models import models_of
 from jaxgen.runs.outcome import Outcome, pictures_in
 from jaxgen.runs.outputs import Picture, png, surviving
 from jaxgen.runs.progress import Progress
@@ -81,18 +83,20 @@ def _started(
     devices = find_devices(config)
     is_alone = how_to_resume_group is None
     if config.self_check and is_alone:
-        _self_check(devices[0])
+        _self_check(find_device(config.device))
     descriptions = {name: torch_weights.describe(module) for name, module in _named(modules).items()}
     data_sha256 = digest(source.arrays)
-    begins = decide(config, data_sha256)
+    check_processes_agree(config, data_sha256)
+    begins = processes.decided(lambda: decide(config, data_sha256))
     weights = _starting_weights(modules, getattr(config, "weights", None)) if isinstance(begins, New) else None
     content = record(config, data_sha256, about_data)
     how_to_resume = how_to_resume_group or resume_command(config)
     setup = Setup(source, modules, descriptions, content, devices, begins, weights, how_to_resume, page)
     layout = Layout(config.folder)
     with locked(layout.folder, layout.lock), Progress(label) as progress:
+        check_all_see(layout.folder)
         if is_alone and not isinstance(begins, Finished):
-            announce(layout, content, devices)
+            announce(layout, content, devices, models_of(config).number)
         run = Run(config, setup, progress)
         yield run
         run.finish()
@@ -160,6 +164,8 @@ class Group(Generic[ConfigT]):
             image: the picture, or a function that draws it. A function that fails costs the picture, not the run.
             epoch: the epoch; None for the end.
         """
+        if not processes.is_first():
+            return
         folder = self._layout.final if epoch is None else self._layout.epoch(epoch)
         content = b""
         with surviving(name, self.failures.append):
@@ -210,23 +216,28 @@ def start_group(
         check_event_log(config)
         devices = find_devices(config)
         if config.self_check:
-            _self_check(devices[0])
+            _self_check(find_device(config.device))
         data_sha256 = digest(source.arrays)
         layout = Layout(config.folder)
-        _decide_group(config, data_sha256)
+        check_processes_agree(config, data_sha256)
+        processes.decided(lambda: _decide_group(config, data_sha256))
         content = record(config, data_sha256, about_data)
         with locked(layout.folder, layout.lock):
-            announce(layout, content, devices)
-            write_record(layout, content, config, devices)
-            layout.remove_later(-1)  # comparisons are made anew from the runs' own files
+            check_all_see(layout.folder)
+            announce(layout, content, devices, models_of(config).number)
+            if processes.is_first():
+                write_record(layout, content, config, devices)
+                layout.remove_later(-1)  # comparisons are made anew from the runs' own files
             group = Group(config, source, content, page)
             try:
                 yield group
             except InputError:
-                if not any(config.folder.glob("*/config.json")):  # no run has begun
+                if processes.is_first() and not any(config.folder.glob("*/config.json")):  # no run has begun
                     layout.config.unlink()
                     layout.environment.unlink()
                 raise
+            if not processes.is_first():
+                return
             came_to = {"epochs": config.epochs, "epoch": config.epochs, "step": 0, "results": group.figures}
             write_json(layout.finished, came_to)
             if page is not None and config.report != "none":
