@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxgen.durable import write_json
+from jaxgen.ondisk import DiskArray
 from jaxgen.runs.config import Config
 from jaxgen.runs.environment import environment
 from jaxgen.runs.layout import VERSION, Layout
@@ -75,9 +76,12 @@ def _division(devices: int, processes: int, models: int) -> str:
 
 
 def digest(arrays: PyTree) -> str:
-    """The SHA-256 of arrays' types, shapes and contents."""
-    total = hashlib.sha256()
-    for leaf in jax.tree.leaves(arrays):
-        total.update(f"{leaf.dtype}{leaf.shape}".encode())
-        total.update(np.ascontiguousarray(leaf).data)
-    return total.hexdigest()
+    """The SHA-256 of arrays' types, shapes and SHA-256 sums, the same in memory and on disk."""
+    leaves = jax.tree.leaves(arrays)
+    return hashlib.sha256("".join(f"{leaf.dtype}{leaf.shape}{_sum(leaf)}" for leaf in leaves).encode()).hexdigest()
+
+
+def _sum(array: jax.Array | np.ndarray | DiskArray) -> str:
+    if isinstance(array, DiskArray):
+        return array.sha256()
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
