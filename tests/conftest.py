@@ -1,6 +1,7 @@
 """Fixtures of all tests. Without PyTorch, the files that compare with it are not collected, and the header says so."""
 
 import importlib.util
+import os
 import signal
 from pathlib import Path
 
@@ -33,16 +34,16 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session")
 def without_fusion_emitters():
-    """What makes JAX's options for XLA, changed to choose XLA's older code generator, which is quicker than its MLIR.
+    """JAX's maker of options for XLA, changed to choose XLA's older code generator, which is quicker than its MLIR.
 
-    JAX has no setting for that which could differ by file. JAX 0.12 no longer has the older one, and keeps its options.
+    JAX has no setting for that which could differ by file. None where there is no older one, as in JAX 0.12.
     """
-    options_of = getattr(compiler, "get_compile_options", None)
     override = {"xla_cpu_use_fusion_emitters": False}
     try:
         jax.jit(lambda: 0).lower().compile(compiler_options=override)
     except jax.errors.JaxRuntimeError:  # there is no such option
-        return options_of
+        return None
+    options_of = compiler.get_compile_options
 
     def changed(*args, **kwargs):
         options = options_of(*args, **kwargs)
@@ -62,9 +63,12 @@ def clear_compiled_programs(request, isolated_caches, without_fusion_emitters):
     """
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("unoptimized"):
-            patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for the processes that tests start
             jax.config.update("jax_disable_most_optimizations", True)
-            patch.setattr(compiler, "get_compile_options", without_fusion_emitters, raising=False)
+            patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for the processes that tests start
+            if without_fusion_emitters:
+                patch.setattr(compiler, "get_compile_options", without_fusion_emitters)
+                # This process has read the flags when it compiled for the first time.
+                patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false")
         yield
     jax.config.update("jax_disable_most_optimizations", False)
     compilation.forget_programs()
