@@ -97,9 +97,8 @@ def load(
     if isinstance(loaded.images, DiskArray):
         return loaded
     if on_disk:
-        raise InputError(
-            f"{name if isinstance(name, str) else GIVEN}: are in memory; what can stay on disk is {_ON_DISK}"
-        )
+        shown = name if isinstance(name, str) else GIVEN
+        raise InputError(f"{shown}: these data are kept in memory; what can stay on disk is {_ON_DISK}")
     return loaded._replace(images=np.require(loaded.images, np.uint8, ["C", "W"]))
 
 
