@@ -5,7 +5,10 @@ python -m experiments.benchmark vae_mnist rnn_complete
 python -m experiments.benchmark --quick --out docs/benchmarks/MACHINE-jax-VERSION-quick.json
 python -m experiments.benchmark conv_autoencoder --epochs 3
 python -m experiments.benchmark dcgan_digits --many 8
+python -m experiments.benchmark dcgan_mnist --devices 1 2 4 8
+python -m experiments.benchmark dcgan_mnist --processes 1 2 4
 python -m experiments.benchmark.tables
+python -m experiments.benchmark.projection
 
 **Training.** Both systems hold the same images in memory and take batches of the same size, each in its own shuffled
 order, with the numbers of threads that they choose themselves. Ours is `jaxgen.fit`, on as many CPU devices as the
@@ -23,8 +26,8 @@ the distribution-free 95 % interval of the median.
 **A quiet machine.** PyTorch's threads wait for each other at barriers, and other processes make that many times
 slower. So during every turn the benchmark reads how much of the processors other processes use. Only rounds in which
 that is at most 5 % count. If there are fewer than six of them, the quieter half of the rounds counts, and the race is
-marked with an asterisk in every table. A race that takes too long (ten minutes; `--quick`: one) ends after fewer
-rounds.
+marked with an asterisk in every table. A race that takes too long (ten minutes; `--quick`: half a minute) ends after
+fewer rounds.
 
 **The ideal time** is that of the step's arithmetic at the rate of large matrix products: multiply-adds, counted in
 the layers from their shapes, forward and backward, without gradients that the recipe does not need. The rate is the
@@ -54,6 +57,13 @@ images only, and the tables give the mean metrics of every epoch.
 **Many models**, with `--many N`: ours alone, N models at once (`jaxgen.many`) beside N times as many steps of one, in
 turns as above. On a CPU N is at most eight: one model's step already uses all cores, so that only the overhead of
 small operations is saved.
+
+**Several devices**, with `--devices N …`, or `--processes N …` that exchange over the loopback interface, ours alone:
+the time of a step by their number and by the batch size. Measured are the recipe's own batch and that times each N,
+wherever N can share it. The bytes that a step exchanges are counted in its compiled module. How long the exchange takes
+within the step, waiting included, and for which part of that time the device also computes, XLA's profiler says. All of
+them share the cores of this machine and cannot be faster than these. What follows for other machines is computed by
+`python -m experiments.benchmark.projection`, in `docs/benchmarks/projections.md`.
 
 **Reports.** Every run writes its figures, with the machine, versions, commit and command, as JSON to `--out`. Those
 that are committed under `docs/benchmarks/` appear in the documentation: `python -m experiments.benchmark.tables`

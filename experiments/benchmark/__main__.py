@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from experiments.benchmark import images, machine, processes, report
+from experiments.benchmark import images, machine, processes, report, scaling
 from experiments.benchmark.cases import CASES, GROUPS, Case
 from experiments.benchmark.figures import spread
 from experiments.benchmark.ideal import ideal_time, matmul_rate
@@ -35,7 +35,8 @@ from jaxgen.errors import InputError
 from jaxgen.runs.devices import provide_cpu_devices
 
 MOST_ON_CPU = 8  # models at once
-QUICK = Effort((EAGER,), rounds=8, longest=60.0, training=0.5, products=2, generating_rounds=0, profiled=0, starts=0)
+MODES = ("epochs", "many", scaling.DEVICES, scaling.PROCESSES)  # options that measure something else than the races
+QUICK = Effort((EAGER,), rounds=8, longest=30.0, training=0.5, products=2, generating_rounds=0, profiled=0, starts=0)
 
 
 def options_of(arguments: Sequence[str]) -> argparse.Namespace:
@@ -63,6 +64,18 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
         help=f"train so many models at once and one after the other, by ours alone; on the CPU at most {MOST_ON_CPU}, "
         "because there they share its cores and hardly gain",
     )
+    for kind, what in (
+        (scaling.DEVICES, "CPU devices of one process"),
+        (scaling.PROCESSES, "processes on this machine"),
+    ):
+        parser.add_argument(
+            f"--{kind}",
+            type=int,
+            nargs="+",
+            metavar="N",
+            help=f"train on so many {what}: measure a step by their number and by the batch size, what it exchanges, "
+            "and how much of that overlaps with computing; ours alone",
+        )
     parser.add_argument(
         "--out", type=Path, default=Path("runs/benchmark.json"), help="the JSON file for all figures (%(default)s)"
     )
@@ -72,11 +85,17 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
 def main(options: argparse.Namespace) -> None:
     """Measure how fast the recipes train and generate, beside PyTorch."""
     names = chosen(options.recipes)
+    if len(modes := [mode for mode in MODES if getattr(options, mode) is not None]) > 1:
+        raise InputError(f"--{modes[0]} and --{modes[1]}: measure one at a time")
     if importlib.util.find_spec("torch") is None:
         raise InputError("PyTorch is not installed, and the benchmark compares with it: pip install -e '.[test]'")
     if options.many is not None:
         compare_many(names, options)
         return
+    for kind in (scaling.DEVICES, scaling.PROCESSES):
+        if getattr(options, kind) is not None:
+            measure_scaling(names, kind, options)
+            return
     provide_cpu_devices(max((CASES[name]().config for name in names), key=lambda config: config.cpu_devices))
     if jax.default_backend() != "cpu":
         raise InputError("the benchmark compares both systems on the CPU: set JAX_PLATFORMS=cpu")
@@ -121,6 +140,22 @@ def compare_many(names: Sequence[str], options: argparse.Namespace) -> None:
             figures["many"][name] = race_many(at_once, one, options.many, QUICK if options.quick else Effort())
         write_json(options.out, figures)
     print(f"{report.aligned(report.many(figures['many']))}\n\n{options.out}")
+
+
+def measure_scaling(names: Sequence[str], kind: str, options: argparse.Namespace) -> None:
+    """Measure steps by the number of devices or of processes, and by the batch size."""
+    counts = sorted({1, *getattr(options, kind)})
+    if not 1 <= counts[0] <= counts[-1] <= scaling.MOST:
+        wrong = counts[0] if counts[0] < 1 else counts[-1]
+        raise InputError(f"--{kind} {wrong}: must be from 1 to {scaling.MOST}")
+    warn_if_busy()
+    figures: dict[str, Any] = {**surroundings(options), kind: {}}
+    write_json(options.out, figures)
+    for name in names:
+        say(name, f"{', '.join(map(str, counts))} {kind}")
+        figures[kind][name] = scaling.measure(name, kind, counts, 2 if options.quick else scaling.ROUNDS)
+        write_json(options.out, figures)
+    print(f"{report.scaling(figures, kind)}\n\n{options.out}")
 
 
 def chosen(recipes: Sequence[str]) -> list[str]:
@@ -258,6 +293,9 @@ def surroundings(options: argparse.Namespace) -> dict[str, Any]:
     words = [*options.recipes, *(["--quick"] if options.quick else [])]
     words += [] if options.epochs is None else ["--epochs", str(options.epochs)]
     words += [] if options.many is None else ["--many", str(options.many)]
+    for kind in (scaling.DEVICES, scaling.PROCESSES):
+        if (counts := getattr(options, kind)) is not None:
+            words += [f"--{kind}", *map(str, counts)]
     return {
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "git_commit": machine.git_commit(),

@@ -4,9 +4,10 @@ The multiply-adds are counted as the layers define them. Winograd's algorithm ta
 the ideal time is a measure and not a lower bound.
 """
 
+import contextlib
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -33,8 +34,30 @@ def ideal_time(recipe: Recipe[Any], source: Source, batch_size: int, rate: float
     }
 
 
+class Product(NamedTuple):
+    """A layer's product of an input and a weight in one step of training."""
+
+    multiply_adds: int  # of one pass
+    passes: int  # forward, and one for each of the two whose gradient is computed
+    in_sequence: int  # the parts that wait for each other: time steps of a recurrence, or 1
+
+
 def multiply_adds(recipe: Recipe[Any], source: Source, batch_size: int) -> int:
-    """Count the multiply-adds of one step in its layers, forward and backward, from their shapes, computing nothing.
+    """Count the multiply-adds of one step in its layers (`noted_products`), from their shapes, computing nothing."""
+
+    def step(state: Any, arrays: Any, rows: jax.Array, key: jax.Array) -> Any:
+        return recipe.update(state, source.batch(arrays, rows), recipe.noise(key, batch_size))
+
+    key = jax.random.key(0)
+    state = jax.eval_shape(recipe.init, key)
+    with noted_products() as products:
+        jax.eval_shape(step, state, source.arrays, jax.ShapeDtypeStruct((batch_size,), jnp.int32), key)
+    return sum(each.multiply_adds * each.passes for each in products)
+
+
+@contextlib.contextmanager
+def noted_products() -> Iterator[list[Product]]:
+    """Note the products of all layers that are traced in the meantime, forward and backward.
 
     A layer's weights are used once at every position: of the output in a convolution, of the input in a transposed one,
     at every time step in a recurrence. The gradient with respect to the input takes as many multiply-adds again, and so
@@ -42,33 +65,26 @@ def multiply_adds(recipe: Recipe[Any], source: Source, batch_size: int) -> int:
     as they do in PyTorch's counter (torch.utils.flop_counter); biases, activations, normalisation and the optimiser do
     not. Only the layers of `jaxgen.layers` are counted.
     """
-    count = 0
+    products: list[Product] = []
 
-    def count_call(
+    def note(
         call: Callable[..., jax.Array], arguments: Any, keywords: Any, context: nn.module.InterceptorContext
     ) -> jax.Array:
-        nonlocal count
         output, layer = call(*arguments, **keywords), context.module
         if context.method_name == "__call__" and isinstance(layer, Linear | Conv | ConvTranspose | LSTM | GRU):
             x, weights = arguments[0], layer.variables["params"]
             positions = output if isinstance(layer, Conv) else x
             if isinstance(layer, LSTM | GRU):
-                products = [(x, weights["weight_ih_l0"]), (output, weights["weight_hh_l0"])]
+                factors = [(x, weights["weight_ih_l0"], 1), (output, weights["weight_hh_l0"], x.shape[1])]
             else:
-                products = [(x, weights["weight"])]
-            for factor, weight in products:
-                passes = 1 + sum(differentiated(factor, weight))
-                count += positions.size // positions.shape[-1] * weight.size * passes
+                factors = [(x, weights["weight"], 1)]
+            for factor, weight, in_sequence in factors:
+                size = positions.size // positions.shape[-1] * weight.size
+                products.append(Product(size, 1 + sum(differentiated(factor, weight)), in_sequence))
         return output
 
-    def step(state: Any, arrays: Any, rows: jax.Array, key: jax.Array) -> Any:
-        return recipe.update(state, source.batch(arrays, rows), recipe.noise(key, batch_size))
-
-    key = jax.random.key(0)
-    state = jax.eval_shape(recipe.init, key)
-    with nn.intercept_methods(count_call):
-        jax.eval_shape(step, state, source.arrays, jax.ShapeDtypeStruct((batch_size,), jnp.int32), key)
-    return count
+    with nn.intercept_methods(note):
+        yield products
 
 
 def differentiated(*values: jax.Array) -> list[bool]:

@@ -23,18 +23,23 @@ class CpuTimes(NamedTuple):
 
     wall: float
     busy: float  # of all processors that this process may use, added up; time stolen by a hypervisor counts as busy
-    own: float  # of this process, all threads
+    own: float  # of this process and of those that work with it, all threads
 
 
-def read_cpu_times() -> CpuTimes:
-    """Read the clocks now."""
+def read_cpu_times(partners: Sequence[psutil.Process] = ()) -> CpuTimes:
+    """Read the clocks now.
+
+    Args:
+        partners: processes whose work is part of what is measured.
+    """
     usable = _usable_cpus()
     busy = 0.0
     for cpu, times in enumerate(psutil.cpu_times(percpu=True)):
         if cpu in usable:
             idle = {"idle", "iowait", "guest", "guest_nice"}  # Linux counts guests' time in `user` too
             busy += sum(seconds for kind, seconds in times._asdict().items() if kind not in idle)
-    return CpuTimes(time.perf_counter(), busy, time.process_time())
+    theirs = sum(sum(partner.cpu_times()[:2]) for partner in partners)  # in the kernel and outside
+    return CpuTimes(time.perf_counter(), busy, time.process_time() + theirs)
 
 
 def share_of_others(before: CpuTimes, after: CpuTimes) -> float | None:

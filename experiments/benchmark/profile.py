@@ -3,8 +3,9 @@
 import re
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -22,6 +23,16 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (?:\(.*?\)|\S+) ([\w-]+)
 _CALLED = re.compile(r"calls=%?([\w.-]+)")
 
 Kernel = tuple[str, str]  # the names of its module and of its instruction
+Interval = tuple[float, float]  # from, to
+
+
+class _Event(NamedTuple):
+    """A kernel that was run."""
+
+    kernel: Kernel
+    device: int
+    start: float  # nanoseconds
+    stop: float
 
 
 def profile(ours: Jaxgen, steps: int) -> dict[str, Any]:
@@ -29,26 +40,54 @@ def profile(ours: Jaxgen, steps: int) -> dict[str, Any]:
 
     Returns:
         `seconds_per_step` in kernels of each kind, and `kernels_per_step`. Kernels run side by side, and the time
-        between them belongs to no kind; so the kinds need not add up to the time of a step.
+        between them belongs to no kind; so the kinds need not add up to the time of a step. `overlapped`: the share of
+        the all-reduces' time in which the same device also ran another kernel; None without all-reduces.
     """
     ours.train(1)  # compiled and warm
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             done = ours.train(steps)
         (path,) = Path(folder).rglob("*.xplane.pb")
-        kernels = list(_kernels_in(jax.profiler.ProfileData.from_file(str(path))))
+        events = list(_events_in(jax.profiler.ProfileData.from_file(str(path))))
     kinds: dict[Kernel, str] = {}
     for executable in jax.devices()[0].client.live_executables():
         for module in executable.hlo_modules():
             kinds |= kinds_of_kernels(module.to_string())
     nanoseconds: defaultdict[str, float] = defaultdict(float)
-    for kernel, duration in kernels:
-        if kernel in kinds:
-            nanoseconds[kinds[kernel]] += duration
+    exchanging: defaultdict[int, list[Interval]] = defaultdict(list)  # by device
+    computing: defaultdict[int, list[Interval]] = defaultdict(list)
+    known = [event for event in events if event.kernel in kinds]
+    for kernel, device, start, stop in known:
+        kind = kinds[kernel]
+        nanoseconds[kind] += stop - start
+        (exchanging if kind == "all-reduce wait" else computing)[device].append((start, stop))
+    both = sum(overlap(exchanging[device], computing[device]) for device in exchanging)
+    either = sum(stop - start for intervals in exchanging.values() for start, stop in united(intervals))
     return {
         "seconds_per_step": {kind: nanoseconds[kind] / 1e9 / done for kind in KINDS},
-        "kernels_per_step": sum(kernel in kinds for kernel, _ in kernels) / done,
+        "kernels_per_step": len(known) / done,
+        "overlapped": both / either if either else None,
     }
+
+
+def united(intervals: Iterable[Interval]) -> list[Interval]:
+    """Return the union of intervals, as intervals in order that do not overlap."""
+    union: list[Interval] = []
+    for start, stop in sorted(intervals):
+        if union and start <= union[-1][1]:
+            union[-1] = (union[-1][0], max(stop, union[-1][1]))
+        else:
+            union.append((start, stop))
+    return union
+
+
+def overlap(some: Iterable[Interval], others: Iterable[Interval]) -> float:
+    """Return for how long an interval of both kinds was under way."""
+    total, left, right = 0.0, united(some), united(others)
+    while left and right:
+        total += max(0.0, min(left[-1][1], right[-1][1]) - max(left[-1][0], right[-1][0]))
+        (left if left[-1][0] > right[-1][0] else right).pop()  # the one that began later can meet no other
+    return total
 
 
 def kinds_of_kernels(hlo: str) -> dict[Kernel, str]:
@@ -85,13 +124,12 @@ def kind_of(operations: set[str]) -> str:
     return "copy" if operations <= _MOVES else "elementwise"
 
 
-def _kernels_in(data: jax.profiler.ProfileData) -> list[tuple[Kernel, float]]:
-    """Every kernel that was run, and its nanoseconds."""
-    kernels = []
+def _events_in(data: jax.profiler.ProfileData) -> Iterator[_Event]:
     for plane in data.planes:
         for line in plane.lines:
             for event in line.events:
                 about = dict(event.stats)
                 if "hlo_op" in about:
-                    kernels.append(((str(about["hlo_module"]), str(about["hlo_op"])), event.duration_ns))
-    return kernels
+                    kernel = str(about["hlo_module"]), str(about["hlo_op"])
+                    device = int(str(about.get("device_ordinal", 0)))
+                    yield _Event(kernel, device, event.start_ns, event.start_ns + event.duration_ns)

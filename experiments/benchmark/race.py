@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -55,9 +55,14 @@ class Jaxgen:
     """Training of a recipe with `jaxgen.fit`, of one model or of several at once.
 
     Each call of `train` goes on where the last one ended.
+
+    Args:
+        devices: where to train; those of the experiment unless given.
     """
 
-    def __init__(self, case: Case, images: Images, models: int = 1) -> None:
+    def __init__(
+        self, case: Case, images: Images, models: int = 1, devices: Sequence[jax.Device] | None = None
+    ) -> None:
         self.recipe = case.recipe if models == 1 else jaxgen.many(case.recipe, models)
         self.source, self.batch_size = case.source(images), case.config.batch_size
         self.steps = training.steps_per_epoch(self.recipe, self.source, self.batch_size)
@@ -74,7 +79,7 @@ class Jaxgen:
                 batch_size=self.batch_size,
                 key=training_key,
                 each=each,
-                devices=find_devices(case.config),
+                devices=find_devices(case.config) if devices is None else devices,
             )
 
         self._slices = slices_of(fit)
@@ -164,20 +169,21 @@ def race_training(ours: Jaxgen, rivals: Mapping[str, PyTorch], effort: Effort) -
     """Measure seconds an epoch, and seconds of compiling before."""
     with compile_seconds() as compiling_ours:
         ours.train(ours.steps if ours.last_is_smaller else 1)  # a last, smaller batch is a program of its own
-    turns = {name: rival.train for name, rival in rivals.items()}
-    own_step = take_turns({OURS: ours.train}, FEWEST_STEPS, 2).seconds[OURS][-1]
-    warming = min(ours.steps, turn_length([own_step], effort.training, ours.steps))
+    turns: dict[str, Turn] = {OURS: ours.train, **{name: rival.train for name, rival in rivals.items()}}
+    first_steps = take_turns({OURS: ours.train}, FEWEST_STEPS, 2).seconds[OURS]
+    warming = min(ours.steps, turn_length(first_steps[-1:], effort.training, ours.steps))
     # Two turns: torch.compile is at work in the first step, at a smaller batch, and once more after that.
-    warm_up = take_turns(turns, warming, 2).seconds
-    steps = turn_length([own_step, *(each[-1] for each in warm_up.values())], effort.training, ours.steps)
+    warm_up = take_turns(turns, warming, 2)
+    steps = turn_length([each[-1] for each in warm_up.seconds.values()], effort.training, ours.steps)
     if steps % ours.steps == 0:
         ours.train(-ours.done % ours.steps)  # to the end of the epoch: turns are whole epochs
 
-    race = take_turns({OURS: ours.train, **turns}, steps, effort.rounds, effort.longest)
+    race = take_turns(turns, steps, effort.rounds, effort.longest)
     compiling = {OURS: sum(compiling_ours)}
     if COMPILED in rivals:
         usual = statistics.median(race.seconds[COMPILED])
-        compiling[COMPILED] = warming * sum(each - usual for each in warm_up[COMPILED])
+        each_turn = zip(warm_up.amounts, warm_up.seconds[COMPILED], strict=True)
+        compiling[COMPILED] = sum(amount * (seconds - usual) for amount, seconds in each_turn)
     return {
         "steps_per_epoch": ours.steps,
         "steps_per_turn": round(statistics.median(race.amounts)),

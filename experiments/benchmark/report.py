@@ -1,6 +1,7 @@
 """The tables of a report: aligned columns for the screen, Markdown for the documentation."""
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from experiments.benchmark.profile import KINDS
@@ -71,12 +72,63 @@ def many(recipes: dict[str, Any]) -> Table:
                 str(figures["models"]),
                 *(_spread(race[system], 1) for system in (AT_ONCE, IN_TURN)),
                 times_faster(race),
-                *(_three_digits(compiling[system]) for system in (AT_ONCE, IN_TURN)),
+                *(three_digits(compiling[system]) for system in (AT_ONCE, IN_TURN)),
             ]
         )
     title = "Several models: seconds an epoch of all, at once and in turn; times faster at once [95 % interval]"
     head = ["recipe", "models", "at once", "in turn", "times faster", "compile, at once", "compile, one model"]
     return Table(title, head, rows)
+
+
+def scaling(report: dict[str, Any], kind: str) -> str:
+    """Return the table of steps on several devices or processes, and what it means.
+
+    Args:
+        kind: "devices" or "processes".
+    """
+    about = report["machine"]
+    points = [point for of_recipe in report[kind].values() for point in of_recipe]
+    notes = [
+        f"All {kind} share the {about['cpus']} cores of this machine, so together they cannot be faster than these.",
+        "Forecast: a device's share of the batch on one core, times the devices that a core serves, and the exchange.",
+        "Exchanged: the operands of one device's collective operations. Alone: their time without other work.",
+        "Within the step: their time there, most of it waiting for the slowest device.",
+        "Overlapped: the share of that time in which the device also computes.",
+    ]
+    if off := forecast_errors(points):
+        notes.append(f"Steps take {off} times the forecast (median, smallest and largest).")
+    if not all(point["quiet"] for point in points):
+        notes.append("* NOT QUIET: other processes used much of the processors.")
+    return "\n".join(
+        [f"{about['processor']}, {about['cpus']} CPUs", "", aligned(scaling_table(report[kind], kind)), *notes]
+    )
+
+
+def scaling_table(recipes: dict[str, Any], kind: str) -> Table:
+    """Return a row for each recipe, number of devices or processes, and batch size."""
+    rows = []
+    for name, points in recipes.items():
+        for point in points:
+            seconds, several = point["seconds_per_step"]["median"], point["count"] > 1
+            cells = [three_digits(1000 * seconds) + ("" if point["quiet"] else "*")]
+            cells.append(f"{point['batch_size'] / seconds:,.0f}")
+            cells.append(three_digits(1000 * point["forecast_seconds"]) if "forecast_seconds" in point else _NONE)
+            exchange = [f"{point['exchanged_bytes'] / 1000:,.1f}", str(point["collectives"])]
+            exchange += [three_digits(1000 * point[f"exchange{part}_seconds"]) for part in ("_alone", "")]
+            exchange.append(_NONE if point["overlapped"] is None else f"{point['overlapped']:.0%}")
+            rows.append(
+                [name, str(point["count"]), str(point["batch_size"]), *cells, *(exchange if several else 5 * [_NONE])]
+            )
+    title = f"Milliseconds a step by the number of {kind} and the batch"
+    head = ["recipe", kind, "batch", "step", "examples/s", "forecast", "exchanged, kB", "collectives"]
+    return Table(title, [*head, "alone", "within the step", "overlapped"], rows)
+
+
+def forecast_errors(points: Sequence[dict[str, Any]]) -> str:
+    """Return how many times their forecast steps take, as text: median, smallest and largest; "" without forecasts."""
+    forecast = [point for point in points if "forecast_seconds" in point]
+    ratios = [point["seconds_per_step"]["median"] / point["forecast_seconds"] for point in forecast]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else ""
 
 
 def times_faster(figures: dict[str, Any]) -> str:
@@ -139,7 +191,7 @@ def _training(recipes: dict[str, Any]) -> Table:
     rows = []
     for name, figures in recipes.items():
         ideal = figures["ideal"]
-        ends = [_three_digits(ideal["seconds_per_epoch"]), f"{ideal['matmul_utilisation']:.0%}"]
+        ends = [three_digits(ideal["seconds_per_epoch"]), f"{ideal['matmul_utilisation']:.0%}"]
         rows.append([name, *_race(figures["seconds_per_epoch"], 1), *ends])
     title = "Training: seconds an epoch, median (quartiles); times faster than the better PyTorch [95 % interval]"
     return Table(title, ["recipe", *SYSTEMS.values(), "times faster", "ideal time", "matmul utilisation"], rows)
@@ -149,9 +201,9 @@ def _profile(recipes: dict[str, Any]) -> Table:
     rows = []
     for name, figures in recipes.items():
         epochs = figures["seconds_per_epoch"][OURS]["median"], figures["ideal"]["seconds_per_epoch"]
-        step, ideal = (_three_digits(1000 * seconds / figures["steps_per_epoch"]) for seconds in epochs)
+        step, ideal = (three_digits(1000 * seconds / figures["steps_per_epoch"]) for seconds in epochs)
         spent = figures["profile"]
-        kinds = [_three_digits(1000 * spent["seconds_per_step"][kind]) for kind in KINDS]
+        kinds = [three_digits(1000 * spent["seconds_per_step"][kind]) for kind in KINDS]
         rows.append([name, step, ideal, *kinds, f"{spent['kernels_per_step']:,.0f}"])
     title = "Where the time goes: milliseconds a step, measured and ideal, and in kernels of each kind on all threads"
     return Table(title, ["recipe", "step", "ideal time", *KINDS, "kernels"], rows)
@@ -179,8 +231,8 @@ def _starting_and_memory(recipes: dict[str, Any]) -> Table:
         rows.append(
             [
                 name,
-                *(_three_digits(compiling[system]) if system in compiling else _NONE for system in (OURS, COMPILED)),
-                *(_three_digits(starts[kind]["median"]) if kind in starts else _NONE for kind in ("cold", "warm")),
+                *(three_digits(compiling[system]) if system in compiling else _NONE for system in (OURS, COMPILED)),
+                *(three_digits(starts[kind]["median"]) if kind in starts else _NONE for kind in ("cold", "warm")),
                 *(f"{peaks[system][kind] / 1e6:,.0f}" if system in peaks else _NONE for system, kind in memory),
             ]
         )
@@ -197,13 +249,13 @@ def _whole_command(whole: dict[str, Any]) -> str:
             f"{whole['command']}, from start to end: {_parts(whole['seconds']['warm'])};",
             f"with an empty compilation cache: {_parts(whole['seconds']['cold'])}.",
             f"{whole['epochs']} epochs of training alone with PyTorch: "
-            f"{_three_digits(whole['pytorch_training_seconds'])} s.",
+            f"{three_digits(whole['pytorch_training_seconds'])} s.",
         ]
     )
 
 
 def _parts(seconds: dict[str, float]) -> str:
-    return f"{_three_digits(seconds['total'])} s, {_three_digits(seconds['training'])} s of them in training"
+    return f"{three_digits(seconds['total'])} s, {three_digits(seconds['training'])} s of them in training"
 
 
 def _metrics(name: str, epochs: list[dict[str, Any]]) -> Table:
@@ -218,10 +270,10 @@ def _metrics(name: str, epochs: list[dict[str, Any]]) -> Table:
 
 def _spread(figures: dict[str, Any], unit: float) -> str:
     median, lower, upper = (unit * value for value in [figures["median"], *figures["quartiles"]])
-    return f"{_three_digits(median)} ({_three_digits(lower)}–{_three_digits(upper)})"
+    return f"{three_digits(median)} ({three_digits(lower)}–{three_digits(upper)})"
 
 
-def _three_digits(value: float) -> str:
+def three_digits(value: float) -> str:
     """Three digits of a number: 0.091, 5.40, 126."""
     whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
     return f"{value:.{max(0, 3 - whole)}f}"

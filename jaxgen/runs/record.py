@@ -66,20 +66,22 @@ def announce(
         kinds = f", {classes} classes" if classes > 1 else ""
         images = f"{data['name']}: {data['images']:,} images of {size}{kinds}"
         say(f"data      {images}; {held_out} held out; {_PLACES[place]}")
-    shared = f", {_division(len(devices), models)}" if len(devices) > 1 else ""
+    process_count = len({device.process_index for device in devices})
+    shared = f", {_division(len(devices), process_count, models)}" if len(devices) > 1 else ""
     say(f"device    {devices[0].platform}:{devices[0].id} ({devices[0].device_kind}){shared}")
     say(f"folder    {layout.folder}")
 
 
-def _division(devices: int, models: int) -> str:
-    """How several devices divide the work."""
+def _division(devices: int, processes: int, models: int) -> str:
+    """How the devices of some processes divide the work."""
     groups = math.gcd(devices, models)
+    those = f"{devices} devices" + (f" of {processes} processes" if processes > 1 else "")
     if groups == 1:
-        return f"{devices} devices sharing each batch"
+        return f"{those} sharing each batch"
     its = f"{models // groups} of the {models} models"
     if groups == devices:
-        return f"{devices} devices, each with {its}"
-    return f"{groups} groups of {devices // groups} devices, each group with {its} and sharing each batch"
+        return f"{those}, each with {its}"
+    return f"{those} in {groups} groups, each with {its} and sharing each batch"
 
 
 def digest(arrays: PyTree) -> str:
