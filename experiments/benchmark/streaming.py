@@ -6,7 +6,6 @@ memory. The time is that of the epoch, without compilation; the memory is that o
 and its figures of quality.
 """
 
-import contextlib
 import json
 import runpy
 import subprocess
@@ -19,6 +18,7 @@ import numpy as np
 
 from experiments.benchmark.processes import peak_bytes
 
+COUNT, FEWEST = 1_000_000, 1000  # images
 PLACES = ("device", "disk")
 _SIDE = 56
 _BLOCK = 10_000  # images that are made at a time
@@ -80,6 +80,9 @@ def _write_images(file: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(SystemExit):
+    try:
         runpy.run_module("experiments.conv_autoencoder", run_name="__main__", alter_sys=True)
+    except SystemExit as stop:
+        if stop.code:
+            raise
     print(json.dumps({"peak_bytes": peak_bytes()}))
