@@ -103,7 +103,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
                 run.results({"test_mse_of_noisy": losses.mean_squared_error(restored, test_images)})
 
         def validate(variables: PyTree) -> dict[str, jax.Array]:
-            images = validation.images / np.float32(validation.white)
+            images = np.asarray(validation.images) / np.float32(validation.white)
             return {"validation_loss": autoencoder.evaluate(module, variables, images)}
 
         best, measure_best = ("validation_loss", validate) if config.validation else ("loss", None)

@@ -1,4 +1,4 @@
-"""The command `jaxgen`, also `python -m jaxgen`: what is done with trained models."""
+"""The command `jaxgen`, also `python -m jaxgen`: what is done with trained models, and with data."""
 
 import difflib
 import importlib
@@ -57,7 +57,7 @@ def _check_jax() -> None:
 def _help() -> str:
     listed = "\n".join(f"  {name:10} {commands.summary(name)}" for name in commands.names())
     return (
-        f"usage: {_program()} COMMAND PATH [OPTIONS]\n\nWhat is done with trained models:\n\n{listed}\n\n"
+        f"usage: {_program()} COMMAND PATH [OPTIONS]\n\nWhat is done with models and data:\n\n{listed}\n\n"
         f"PATH is a run's folder or a weights file. `{_program()} COMMAND --help` lists the options of a command."
     )
 

@@ -5,10 +5,11 @@ one compiled loop, and a `Loop` asks it for about half a second of steps at a ti
 (key, epoch, step), so a training that is interrupted anywhere continues with the same bits.
 """
 
+import contextlib
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -19,9 +20,10 @@ import optax
 from jax.experimental import checkify
 from jax.sharding import Mesh
 
-from jaxgen import parallel, processes
+from jaxgen import ondisk, parallel, processes, staging
 from jaxgen.compilation import compiled, disk_cache
 from jaxgen.errors import InputError
+from jaxgen.ondisk import DiskArray
 from jaxgen.ops.conv.loops import has_convolution_in_loop
 from jaxgen.signals import available, say, stop_on_signals
 
@@ -58,17 +60,23 @@ class Recipe(NamedTuple, Generic[StateT]):
 
 
 class Source(NamedTuple):
-    """Training data: arrays that are placed on the devices once, and a function that makes a batch of them.
+    """Training data: arrays, and a function that makes a batch of them.
+
+    The arrays are placed on the devices once. Where they are too large for that, the examples of some hundred steps are
+    brought there at a time, if `piece` says how.
 
     Attributes:
-        arrays: a tree of NumPy or JAX arrays, such as images `[N, H, W, C]` as bytes.
+        arrays: a tree of NumPy or JAX arrays or arrays on disk, such as images `[N, H, W, C]` as bytes.
         size: the number of examples in an epoch.
         batch: `(arrays, indices [B]) -> batch`, in which indices are from 0 to `size - 1`.
+        piece: `(arrays, indices [M]) -> (smaller arrays [M, ...], indices [M] in them)`, in NumPy, of which `batch`
+            makes the same. None: the arrays must be on the devices as a whole.
     """
 
     arrays: PyTree
     size: int
     batch: Callable[[PyTree, jax.Array], PyTree]
+    piece: Callable[[PyTree, np.ndarray], tuple[PyTree, np.ndarray]] | None = None
 
 
 class Carry(NamedTuple):
@@ -113,7 +121,7 @@ class _Scaled:
 
 
 def scaled(
-    images: jax.Array | np.ndarray,
+    images: jax.Array | np.ndarray | DiskArray,
     low: float = 0.0,
     high: float = 1.0,
     *,
@@ -123,7 +131,7 @@ def scaled(
     """A source of images that are stored as integers and scaled in the compiled loop.
 
     Args:
-        images: integers `[N, H, W, C]` from 0 to `white`.
+        images: integers `[N, H, W, C]` from 0 to `white`. An `np.memmap` is read from its file.
         low: the value of black in a batch.
         high: the value of white in a batch.
         white: the integer that stands for full intensity.
@@ -139,8 +147,9 @@ def scaled(
         raise InputError(
             f"images of type {images.dtype}: scaled is for integers; floating-point images are data as they are"
         )
+    images = ondisk.from_memmap(images)
     arrays = images if labels is None else (images, labels)
-    return Source(arrays, _common_length(arrays), _Scaled(low, high, white, labels is not None))
+    return Source(arrays, _common_length(arrays), _Scaled(low, high, white, labels is not None), staging.gather)
 
 
 def as_source(data: Source | PyTree) -> Source:
@@ -148,23 +157,28 @@ def as_source(data: Source | PyTree) -> Source:
 
     Args:
         data: a `Source`, which is returned; an array `[N, ...]`; or a tree of such arrays with one length N, such as
-            `(images, labels)`.
+            `(images, labels)`. An `np.memmap` is read from its file.
 
     Raises:
         InputError: the arrays' lengths differ, or images are integers, which are not yet scaled.
     """
     if isinstance(data, Source):
         return data
-    arrays = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf), data)
+    arrays = jax.tree.map(_as_array, data)
     for leaf in jax.tree.leaves(arrays):
         if _looks_like_unscaled_images(leaf):
             raise InputError(
                 f"data of type {leaf.dtype}{list(leaf.shape)}: scale it first, as with jaxgen.scaled(images, -1, 1)"
             )
-    return Source(arrays, _common_length(arrays), _take)
+    return Source(arrays, _common_length(arrays), _take, staging.gather)
 
 
-def _looks_like_unscaled_images(leaf: jax.Array | np.ndarray) -> bool:
+def _as_array(leaf: Any) -> jax.Array | np.ndarray | DiskArray:
+    leaf = ondisk.from_memmap(leaf)
+    return leaf if isinstance(leaf, jax.Array | DiskArray) else np.asarray(leaf)
+
+
+def _looks_like_unscaled_images(leaf: jax.Array | np.ndarray | DiskArray) -> bool:
     """Integers with three axes or more, or bytes with two; labels have one axis, tokens two."""
     is_integer = jnp.issubdtype(leaf.dtype, jnp.integer)
     return is_integer and leaf.ndim > (1 if leaf.dtype.itemsize == 1 else 2)
@@ -294,37 +308,67 @@ def _earliest(bad_step: jax.Array) -> jax.Array:
     return jnp.where(first == never, -1, first)
 
 
+class _Piece(NamedTuple):
+    """What some steps of an epoch are trained with."""
+
+    steps: _Steps
+    arrays: PyTree
+    epoch: Epoch  # whose rows are indices in the arrays
+    stop: int  # the step after the last one
+
+
 class Loop:
     """The training loop over one recipe, source, batch size and devices.
 
     Args:
         recipe: how a step learns.
-        source: the data. Its arrays are placed on the devices once.
+        source: the data.
         batch_size: examples a step.
         devices: where to train, in place of JAX's default device. Several share every batch, or have some of several
             models each (`parallel.mesh_of`).
+        data_on: where the data are kept: placed on the devices once, or else brought to them piece by piece from memory
+            ("host") or from disk; "auto" decides by their size. The training is the same.
 
     Attributes:
         steps: the batches in an epoch, including the last, smaller one where the recipe trains on it.
+        data_on: where the data are kept.
+        arrays: the data on the devices; the shapes of a piece where they come in pieces.
         device: the first device of this process; None for JAX's default device.
 
     Raises:
-        InputError: the batch size does not fit the data, or the batch function reads beyond the data.
+        InputError: the batch size does not fit the data, the batch function reads beyond the data, or the data cannot
+            be kept where they are to be.
     """
 
     def __init__(
-        self, recipe: Recipe[Any], source: Source, batch_size: int, devices: Sequence[jax.Device] = ()
+        self,
+        recipe: Recipe[Any],
+        source: Source,
+        batch_size: int,
+        devices: Sequence[jax.Device] = (),
+        data_on: staging.DataOn = "auto",
     ) -> None:
         check_batch_size(batch_size, source.size)
         self.recipe, self.source, self.batch_size, self.devices = recipe, source, batch_size, tuple(devices)
         self.steps = steps_per_epoch(recipe, source, batch_size)
         self.mesh = parallel.mesh_of(self.devices, recipe.models)
         self.device = None if self.mesh is None else self.mesh.local_devices[0]
-        self.arrays = parallel.place_constant(self.mesh, source.arrays)
+        self.data_on: staging.Place = processes.decided(
+            lambda: staging.choose(data_on, source.arrays, source.piece is not None, self.device)
+        )
+        self._cut = (
+            None if self.data_on == "device" else staging.Cut(source, batch_size, in_memory=self.data_on == "host")
+        )
         self._full = _Steps(recipe, source.batch, batch_size, self.mesh)
         self._last = _Steps(recipe, source.batch, source.size % batch_size, self.mesh)
         self._programs: dict[int, Callable[..., Carry]] = {}  # by batch size
-        _check_rows(source, parallel.first_replica(self.mesh, self.arrays), batch_size)
+        if self._cut is None:
+            self.arrays = parallel.place_constant(self.mesh, staging.resident(source.arrays))
+            rows = np.arange(source.size - batch_size, source.size, dtype=np.int32)
+            _check_rows(source, parallel.first_replica(self.mesh, self.arrays), rows)
+        else:
+            self.arrays = self._cut.shapes
+            _check_rows(source, *self._cut.last_examples())
 
     def initial(self, key: jax.Array, weights: PyTree = None) -> Carry:
         """The carry of a new training, made by the recipe's `init` in one program.
@@ -356,6 +400,13 @@ class Loop:
         carry: Carry = compiled(jax.jit(make), state)(state)
         return carry
 
+    def batch(self, rows: jax.Array) -> PyTree:
+        """The batch of some examples, wherever the data are kept."""
+        if self._cut is None:
+            return self.source.batch(parallel.first_replica(self.mesh, self.arrays), rows)
+        arrays, places = self._cut.piece(np.asarray(rows))
+        return self.source.batch(jax.tree.map(jnp.asarray, arrays), jnp.asarray(places))
+
     def slices(
         self,
         carry: Carry,
@@ -366,7 +417,7 @@ class Loop:
         step: int = 0,
         seconds: float = 0.5,
         longest: int | None = None,
-    ) -> Iterator[Slice]:
+    ) -> Generator[Slice, None, None]:
         """Train from (`epoch`, `step`) until `epochs` are finished, handing back control about every `seconds`.
 
         Args:
@@ -383,26 +434,25 @@ class Loop:
             array is, too.
         """
         keys = jax.random.split(key)
-        whole = self.source.size // self.batch_size
         carry = self.placed(carry)
         pace, spent = 1, 0.0  # steps in a slice; seconds since the last slice was handed out
         while epoch < epochs:
-            current = parallel.place(self.mesh, epoch_of(self.source, keys, epoch))
-            while step < self.steps:
-                first, stop = step, min(whole, step + pace) if step < whole else self.steps
-                if step >= whole:
-                    rows = jax.lax.slice_in_dim(current.rows, whole * self.batch_size, self.source.size)
-                    current = current._replace(rows=rows, origin=whole)
-                run = self._program(self._full if step < whole else self._last, carry, current)
-                began = time.perf_counter()
-                carry = jax.block_until_ready(run(carry, self.arrays, current, first, stop))
-                spent = time.perf_counter() - began
-                if step < whole:
-                    pace = min(max(1, int((stop - first) * min(seconds / spent, 32))), longest or whole)
-                    pace = processes.largest(pace)  # each process has its own clock
-                step = stop
-                if step < self.steps:
-                    yield Slice(epoch, step, self._handed_out(carry), None, spent)
+            asked = time.perf_counter()
+            for piece in self._pieces(epoch_of(self.source, keys, epoch), step):
+                waited = time.perf_counter() - asked
+                run = self._program(piece, carry)
+                while step < piece.stop:
+                    first, step = step, min(piece.stop, step + pace)
+                    began = time.perf_counter()
+                    carry = jax.block_until_ready(run(carry, piece.arrays, piece.epoch, first, step))
+                    spent = time.perf_counter() - began
+                    if piece.steps is self._full:
+                        pace = min(max(1, int((step - first) * min(seconds / spent, 32))), longest or self.steps)
+                        pace = processes.largest(pace)  # each process has its own clock
+                    spent, waited = spent + waited, 0.0
+                    if step < self.steps:
+                        yield Slice(epoch, step, self._handed_out(carry), None, spent)
+                asked = time.perf_counter()
             parallel.check_replicas(self.mesh, carry)
             sums = jax.device_get(parallel.gathered(self.mesh, carry.sums))
             carry = self.placed(carry._replace(sums=jax.tree.map(np.zeros_like, sums)))
@@ -417,11 +467,29 @@ class Loop:
     def _handed_out(self, carry: Carry) -> Carry:
         return carry if parallel.is_spread(self.mesh) else parallel.first_replica(self.mesh, carry)
 
-    def _program(self, steps: _Steps, carry: Carry, epoch: Epoch) -> Callable[..., Carry]:
-        if steps.batch_size not in self._programs:
-            arguments = carry, self.arrays, epoch, 0, 1
-            self._programs[steps.batch_size] = compiled(steps.advance, *arguments, inspect=self._warn_of_slow_loop)
-        return self._programs[steps.batch_size]
+    def _pieces(self, epoch: Epoch, step: int) -> Iterator[_Piece]:
+        """What the steps of an epoch from `step` on are trained with, in turn."""
+        whole = self.source.size // self.batch_size
+        if self._cut is None:
+            epoch = parallel.place(self.mesh, epoch)
+            if step < whole:
+                yield _Piece(self._full, self.arrays, epoch, whole)
+            if step < self.steps and whole < self.steps:
+                rows = jax.lax.slice_in_dim(epoch.rows, whole * self.batch_size, self.source.size)
+                yield _Piece(self._last, self.arrays, epoch._replace(rows=rows, origin=whole), self.steps)
+            return
+        with contextlib.closing(self._cut.pieces(np.asarray(epoch.rows), step, self.steps)) as pieces:
+            for first, stop, arrays, places in pieces:
+                steps = self._full if first < whole else self._last
+                part = parallel.place(self.mesh, epoch._replace(rows=jnp.asarray(places), origin=first))
+                yield _Piece(steps, parallel.place_constant(self.mesh, arrays), part, stop)
+
+    def _program(self, piece: _Piece, carry: Carry) -> Callable[..., Carry]:
+        size = piece.steps.batch_size
+        if size not in self._programs:
+            arguments = carry, piece.arrays, piece.epoch, 0, 1
+            self._programs[size] = compiled(piece.steps.advance, *arguments, inspect=self._warn_of_slow_loop)
+        return self._programs[size]
 
     def _warn_of_slow_loop(self, lowered: jax.stages.Lowered) -> None:
         """Warn of XLA's own convolutions in a loop on the CPU (https://github.com/jax-ml/jax/issues/12868)."""
@@ -444,11 +512,10 @@ def _means(sums: Metrics) -> dict[str, float]:
     return means
 
 
-def _check_rows(source: Source, arrays: PyTree, batch_size: int) -> None:
+def _check_rows(source: Source, arrays: PyTree, rows: np.ndarray) -> None:
     """Raise InputError where a batch function indexes beyond its arrays; JAX would clamp the index silently."""
     if isinstance(source.batch, _Scaled) or source.batch is _take:
         return
-    rows = np.arange(source.size - batch_size, source.size, dtype=np.int32)
     checked = checkify.checkify(source.batch, errors=checkify.index_checks)
 
     def index_is_out_of_range(arrays: PyTree, rows: jax.Array) -> jax.Array:
@@ -461,7 +528,7 @@ def _check_rows(source: Source, arrays: PyTree, batch_size: int) -> None:
     except NotImplementedError:  # for operations that checkify does not know
         return
     if is_bad:
-        said = checked(arrays, rows)[0].get()
+        said = checked(jax.tree.map(jnp.asarray, arrays), rows)[0].get()
         raise InputError(f"the source has {source.size} examples by its size, but not by its batch function: {said}")
 
 
@@ -489,6 +556,7 @@ def fit(
     epoch: int = 0,
     each: Callable[[Slice], object] | None = None,
     devices: Sequence[jax.Device] = (),
+    data_on: staging.DataOn = "auto",
 ) -> tuple[StateT, dict[str, list[float]]]:
     """Train `state` for `epochs` passes over `data`.
 
@@ -509,13 +577,16 @@ def fit(
         devices: where to train, in place of JAX's default device, such as `jax.devices()`. Several share every batch,
             or have some of several models each; either is the same training up to rounding. They may be those of
             several processes that JAX's distributed runtime connects, all of which then call this.
+        data_on: where the data are kept: on the "device", or else in memory ("host") or on "disk" and brought to the
+            device piece by piece while the last piece trains. "auto" decides by their size. The training is the same,
+            bit for bit.
 
     Returns:
         The trained state, and the mean of every metric in every epoch: `history["loss"][0]` is the first epoch's.
 
     Raises:
-        InputError: fewer examples than a batch, arrays of different lengths, images that are not scaled, or a batch
-            that the devices cannot share evenly.
+        InputError: fewer examples than a batch, arrays of different lengths, images that are not scaled, a batch that
+            the devices cannot share evenly, or data that cannot be kept where they are to be.
         FloatingPointError: a metric or a parameter was not finite. The message names the epoch and the step.
     """
     source = as_source(data)
@@ -529,16 +600,17 @@ def fit(
         say("stopping after the current slice; Ctrl-C again in a moment aborts", error=True)
 
     with disk_cache(), stop_on_signals(available("SIGINT"), announce) as stop:
-        loop = Loop(recipe, source, batch_size, devices)
+        loop = Loop(recipe, source, batch_size, devices, data_on)
         carry = loop.begin(state)
         del state  # the caller may have no other reference to it
-        for piece in loop.slices(carry, epochs=epoch + epochs, key=key, epoch=epoch):
-            carry = piece.carry
-            check_finite(piece)
-            for name, value in (piece.metrics or {}).items():
-                history.setdefault(name, []).append(value)
-            if processes.largest(int(bool(each is not None and each(piece)) or stop.number is not None)):
-                break
+        with contextlib.closing(loop.slices(carry, epochs=epoch + epochs, key=key, epoch=epoch)) as slices:
+            for piece in slices:
+                carry = piece.carry
+                check_finite(piece)
+                for name, value in (piece.metrics or {}).items():
+                    history.setdefault(name, []).append(value)
+                if processes.largest(int(bool(each is not None and each(piece)) or stop.number is not None)):
+                    break
     return carry.state, history
 
 

@@ -1,17 +1,20 @@
 """What `load` does for every source, the sources that need no files, and the cache."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxgen import data
+from jaxgen import data, memory
 from jaxgen.data import cache, faces, report
 from jaxgen.data.images import Images, Target, fit, fit_all
 from jaxgen.errors import InputError
+from jaxgen.ondisk import DiskArray
 
 
 @pytest.fixture(autouse=True)
@@ -293,60 +296,128 @@ def test_progress_is_told_at_intervals(monkeypatch):
 # The cache
 
 
-def prepared(value: int = 7) -> cache.Prepared:
-    images = np.full((3, 4, 5, 1), value, np.uint8)
-    labels = np.array([2, 0, 1], np.int32)
-    return cache.Prepared(Images(images, labels, 16, ("a", "b", "caf\udce9")), ("a.png: why",), 2)
+LABELS = np.array([2, 0, 1], np.int32)
 
 
-def fail() -> cache.Prepared:
+def make(value: int = 7):
+    """What fills an entry with three images."""
+
+    def fill(collector: cache.Collector) -> cache.About:
+        images = np.full((3, 4, 5, 1), value, np.uint8)
+        about = collector.add_all(Images(images, LABELS, 16, ("a", "b", "caf\udce9")), images)
+        return about._replace(skipped=("a.png: why",), distorted=2)
+
+    return fill
+
+
+def fail(collector: cache.Collector) -> cache.About:
     pytest.fail("made again")
 
 
-def assert_same(one: cache.Prepared, other: cache.Prepared) -> None:
-    np.testing.assert_array_equal(one.images.images, other.images.images)
-    np.testing.assert_array_equal(one.images.labels, other.images.labels)
-    assert one.images[2:] == other.images[2:]
-    assert one[1:] == other[1:]
+def value_of(prepared: cache.Prepared) -> int:
+    """The value of all pixels of an entry that is otherwise as it was made."""
+    (value,) = np.unique(prepared.images.images)
+    assert prepared.images.images.shape == (3, 4, 5, 1)
+    np.testing.assert_array_equal(prepared.images.labels, LABELS)
+    assert prepared.images[2:] == (16, ("a", "b", "caf\udce9"))
+    assert prepared[1:] == (("a.png: why",), 2)
+    return int(value)
 
 
-def test_prepared_images_are_cached(cache_folder):
-    assert_same(cache.cached("entry", "origin", prepared), prepared())
-    assert_same(cache.cached("entry", "origin", fail), prepared())
-    assert [path.name for path in (cache_folder / "prepared").iterdir()] == ["entry"]
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_prepared_images_are_cached(cache_folder, on_disk):
+    for fill in (make(), fail):
+        prepared = cache.cached("entry", "origin", fill, on_disk=on_disk)
+        assert value_of(prepared) == 7
+        assert isinstance(prepared.images.images, DiskArray if on_disk else np.ndarray)
+    (entry,) = (cache_folder / "prepared").iterdir()
+    np.testing.assert_array_equal(np.load(entry / "images.npy"), prepared.images.images)
+    np.testing.assert_array_equal(np.load(entry / "labels.npy"), LABELS)
 
 
-def test_a_title_keeps_only_the_last_origin():
-    cache.cached("entry", "one", prepared)
-    assert_same(cache.cached("entry", "two", lambda: prepared(9)), prepared(9))
-    assert_same(cache.cached("entry", "two", fail), prepared(9))
-    assert_same(cache.cached("entry", "one", prepared), prepared())
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_title_keeps_only_the_last_origin(cache_folder, on_disk):
+    before = cache.cached("entry", "one", make(), on_disk=on_disk)
+    assert value_of(cache.cached("entry", "two", make(9), on_disk=on_disk)) == 9
+    assert value_of(cache.cached("entry", "two", fail, on_disk=on_disk)) == 9
+    assert len(list((cache_folder / "prepared").iterdir())) == 1
+    assert value_of(before) == 7  # which is still open
+    assert value_of(cache.cached("entry", "one", make(), on_disk=on_disk)) == 7
 
 
-def test_a_damaged_entry_is_made_again(cache_folder):
-    cache.cached("entry", "origin", prepared)
-    path = cache_folder / "prepared" / "entry"
-    whole = path.read_bytes()
-    for at in range(len(whole)):
-        damaged = bytearray(whole)
-        damaged[at] ^= 1 << at % 8
-        for content in (bytes(damaged), whole[:at]):
-            path.write_bytes(content)
-            assert_same(cache.cached("entry", "origin", lambda: prepared(9)), prepared(9))
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_damaged_entry_is_made_again(cache_folder, on_disk):
+    """Damage to what is not used, the headers of NumPy's format, may also stay."""
+    cache.cached("entry", "origin", make(), on_disk=on_disk)
+    (entry,) = (cache_folder / "prepared").iterdir()
+    whole = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in entry.iterdir()}
+    for path, (content, _) in whole.items():
+        for at in [*range(0, len(content), 31), len(content) - 1]:
+            damaged = bytearray(content)
+            damaged[at] ^= 1 << at % 8
+            for wrong in (bytes(damaged), content[:at]):
+                for other, (intact, changed) in whole.items():
+                    other.write_bytes(intact)
+                    os.utime(other, ns=(changed, changed))
+                path.write_bytes(wrong)
+                value = value_of(cache.cached("entry", "origin", make(9), on_disk=on_disk))
+                is_header = path.suffix == ".npy" and at < 128 and len(wrong) == len(content)
+                assert value == 9 or (value == 7 and is_header)
 
 
-def test_an_entry_is_written_completely_or_not_at_all(cache_folder, monkeypatch):
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_an_entry_is_written_completely_or_not_at_all(cache_folder, monkeypatch, on_disk):
     def full_disk(*_):
-        raise OSError("no space left on device")
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache.os, "replace", full_disk)
-    assert_same(cache.cached("entry", "origin", prepared), prepared())
+    monkeypatch.setattr(cache, "sync", full_disk)
+    if on_disk:
+        with pytest.raises(InputError, match=r"cannot be prepared in .*: No space left on device; JAXGEN_DATA names"):
+            cache.cached("entry", "origin", make(), on_disk=True)
+    else:
+        assert value_of(cache.cached("entry", "origin", make())) == 7
     assert list((cache_folder / "prepared").iterdir()) == []
+
+
+def test_room_on_disk_is_checked_before_anything_is_written(cache_folder, monkeypatch):
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=59))
+    with pytest.raises(InputError, match="they take 60 bytes, and 59 bytes are free"):
+        cache.cached("entry", "origin", make(), on_disk=True)
+    assert list((cache_folder / "prepared").iterdir()) == []
+
+
+def test_images_that_take_more_than_half_of_the_memory_stay_on_disk(monkeypatch):
+    for free, kind in [(120, np.ndarray), (119, DiskArray)]:
+        monkeypatch.setattr(memory, "available", lambda free=free: free)
+        for fill in (make(), fail):
+            assert isinstance(cache.cached(str(free), "origin", fill).images.images, kind)
+
+
+def test_two_processes_may_prepare_the_same(cache_folder):
+    def fill(collector):
+        assert value_of(cache.cached("entry", "origin", make(9), on_disk=True)) == 9  # another process is faster
+        return make()(collector)
+
+    assert value_of(cache.cached("entry", "origin", fill, on_disk=True)) == 9
+    assert len(list((cache_folder / "prepared").iterdir())) == 1
+
+
+def test_what_killed_processes_left_is_removed(cache_folder):
+    left = [cache_folder / "prepared" / f".unfinished-{name}" / "entry" / "images.npy" for name in ("old", "new")]
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    for path in [left[0], *left[0].parents[:2]]:
+        os.utime(path, (0, 0))
+    cache.cached("entry", "origin", make())
+    assert [path.exists() for path in left] == [False, True]
 
 
 def test_data_load_where_nothing_can_be_cached(cache_folder):
     cache_folder.write_text("a file where the folder should be")
-    assert_same(cache.cached("entry", "origin", prepared), prepared())
+    assert value_of(cache.cached("entry", "origin", make())) == 7
+    with pytest.raises(InputError, match="cannot be prepared in"):
+        cache.cached("entry", "origin", make(), on_disk=True)
 
 
 def test_the_cache_folder_is_the_users_by_default(monkeypatch):

@@ -205,7 +205,7 @@ def test_number_of_devices(experiment, by_default):
     [
         (2, 1, "2 devices sharing each batch"),
         (8, 32, "8 devices, each with 4 of the 32 models"),
-        (4, 2, "2 groups of 2 devices, each group with 1 of the 2 models and sharing each batch"),
+        (4, 2, "4 devices in 2 groups, each with 1 of the 2 models and sharing each batch"),
         (2, 3, "2 devices sharing each batch"),
     ],
 )

@@ -70,7 +70,7 @@ def _evaluate_folder(options: Options) -> None:
     train, test = load_splits(options.data, log=say)
     size, channels = train.images.shape[1:3], train.images.shape[3]
     parts = load_splits(f"folder:{options.path}", size=size, channels=channels, log=None)
-    images = np.concatenate([part.images for part in parts])
+    images = np.concatenate([np.asarray(part.images[: options.samples]) for part in parts])
     figures = _of_samples(train, test, images[: options.samples] / np.float32(parts[0].white))
     say(metrics.table(figures))
     _write(options.out or Path(), f"{options.path.resolve().name}_figures.json", figures)

@@ -14,6 +14,7 @@ from jaxgen.data.images import Images, Size, Target
 from jaxgen.data.pictures import load_pictures
 from jaxgen.data.report import Report
 from jaxgen.errors import InputError
+from jaxgen.ondisk import DiskArray
 
 __all__ = [
     "GIVEN",
@@ -29,6 +30,9 @@ __all__ = [
     "load_splits",
 ]
 
+_MOST_HELD_OUT = 5000  # images that are held out of data on disk
+_ON_DISK = "folder:PATH, arrays:FILE.npz and tfds:NAME"
+
 NAMES = ("digits", "faces", *originals.COLLECTIONS, "tfds:NAME", "folder:PATH", "arrays:FILE.npz")
 
 
@@ -43,6 +47,7 @@ def load(
     test_fraction: float = 0.1,
     split_seed: int = 0,
     log: Callable[[str], object] | None = None,
+    on_disk: bool | None = None,
 ) -> Images:
     """Load one split of a data set.
 
@@ -74,6 +79,9 @@ def load(
         log: called with a line that summarises what was loaded from folders, files and TensorFlow Datasets, and
             with a line for each download, for each file that was skipped, and for progress. By default, lines go to
             the logger `jaxgen.data`.
+        on_disk: whether the images of a folder, an array file or a data set of TensorFlow Datasets stay on disk, as a
+            `DiskArray` from which rows are read by indexing: pictures in the cache folder, once they are decoded, and
+            arrays in their file. None: where they take more than half of the memory that is free.
 
     Returns:
         The images, uint8 `[N, H, W, C]`, with labels, white and the names of the classes.
@@ -84,7 +92,14 @@ def load(
     """
     _check(split, size, channels, crop, test_fraction)
     division = splits.Division(test_fraction, split_seed)
-    loaded = _read(name, split, Target(size and (size[0], size[1]), channels, crop), division, skip_bad, Report(log))
+    target = Target(size and (size[0], size[1]), channels, crop)
+    loaded = _read(name, split, target, division, skip_bad, Report(log), on_disk)
+    if isinstance(loaded.images, DiskArray):
+        return loaded
+    if on_disk:
+        raise InputError(
+            f"{name if isinstance(name, str) else GIVEN}: are in memory; what can stay on disk is {_ON_DISK}"
+        )
     return loaded._replace(images=np.require(loaded.images, np.uint8, ["C", "W"]))
 
 
@@ -103,6 +118,8 @@ def absolute(name: str) -> str:
 def load_splits(name: str | Given, **options: Any) -> tuple[Images, Images]:
     """`load` both splits, whose images must be of one shape. `log` is told about the training images.
 
+    Where the training images stay on disk, the test images are in memory, and at most 5,000 from all over them.
+
     Args:
         name: as `load` takes it.
         options: as `load` takes them.
@@ -112,7 +129,7 @@ def load_splits(name: str | Given, **options: Any) -> tuple[Images, Images]:
     """
     train, test = load(name, **options), load(name, "test", **(options | {"log": None}))
     check_same_shape(train, test)
-    return train, test
+    return train, _sample(test) if isinstance(train.images, DiskArray) else test
 
 
 def hold_out(images: Images, fraction: float, seed: int = 0) -> tuple[Images, Images]:
@@ -122,6 +139,10 @@ def hold_out(images: Images, fraction: float, seed: int = 0) -> tuple[Images, Im
         images: the training images.
         fraction: the part to validate on, from 0 to below 1; at least one image unless it is 0.
         seed: determines which part that is.
+
+    Returns:
+        Both. Where the images are on disk, those to train on stay there, and at most 5,000 of the others, from all over
+        them, are in memory.
 
     Raises:
         InputError: there is a single image, which cannot be divided.
@@ -133,10 +154,17 @@ def hold_out(images: Images, fraction: float, seed: int = 0) -> tuple[Images, Im
     if fraction:
         names = [str(row).encode() for row in range(count)]
         chosen[list(splits.held_out(names, splits.Division(fraction, seed)))] = True
-    train, validation = (
-        images._replace(images=images.images[rows], labels=images.labels[rows]) for rows in (~chosen, chosen)
-    )
-    return train, validation
+    if isinstance(images.images, DiskArray) and not fraction:
+        return images, _sample(images.select(chosen))
+    train, validation = (images.select(rows) for rows in (~chosen, chosen))
+    return train, _sample(validation) if isinstance(images.images, DiskArray) else validation
+
+
+def _sample(images: Images) -> Images:
+    """At most 5,000 of the images, from all over them, in memory; always the same ones."""
+    order = np.random.default_rng(0).permutation(len(images.images))
+    some = images.select(np.sort(order[:_MOST_HELD_OUT]))
+    return some._replace(images=np.asarray(some.images))
 
 
 def about(name: str, train: Images, held_out: Images | None = None) -> dict[str, object]:
@@ -170,7 +198,13 @@ def check_same_shape(train: Images, test: Images) -> None:
 
 
 def _read(
-    name: str | Given, split: str, target: Target, division: splits.Division, skip_bad: bool, report: Report
+    name: str | Given,
+    split: str,
+    target: Target,
+    division: splits.Division,
+    skip_bad: bool,
+    report: Report,
+    on_disk: bool | None,
 ) -> Images:
     if not isinstance(name, str):
         return arrays.from_python(name, split, target, division, report)
@@ -184,11 +218,11 @@ def _read(
     if name in originals.COLLECTIONS:
         return originals.read(name, split, target, report)
     if kind == "tfds" and path:
-        return tfds.read(path, split, target, report)
+        return tfds.read(path, split, target, report, on_disk)
     if kind == "folder" and path:
-        return folder.read(path, split, target, division=division, skip_bad=skip_bad, report=report)
+        return folder.read(path, split, target, division=division, skip_bad=skip_bad, report=report, on_disk=on_disk)
     if kind == "arrays" and path:
-        return arrays.read(path, split, target, division, report)
+        return arrays.read(path, split, target, division, report, on_disk)
     raise InputError(f"there is no data set {name!r}: {_suggestion(name)}the data sets are {', '.join(NAMES)}")
 
 

@@ -5,6 +5,7 @@ A file is not trusted: nothing in it is unpickled, and no memory is taken for mo
 
 import math
 import os
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -15,10 +16,12 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxgen import memory
 from jaxgen.data import cache, splits
-from jaxgen.data.images import Images, Int32Array, Target, UInt8Array, fit_all, full_range
+from jaxgen.data.images import Images, Int32Array, Target, UInt8Array, check_memory, fit_all, fit_each, full_range
 from jaxgen.data.report import Report, summary
 from jaxgen.errors import InputError
+from jaxgen.ondisk import DiskArray
 
 GIVEN = "arrays given in Python"  # the name of such data in a run's records
 Given = NDArray[Any] | tuple[NDArray[Any], NDArray[Any]] | Images
@@ -28,12 +31,14 @@ _RULE = "images is uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]"
 _LARGEST_LABEL = 2**16  # so that a stray value does not make millions of classes
 
 
-def read(path: str, split: str, target: Target, division: splits.Division, report: Report) -> Images:
+def read(
+    path: str, split: str, target: Target, division: splits.Division, report: Report, on_disk: bool | None = None
+) -> Images:
     """The images of one split: a seeded fraction is held out for testing. Resized images are cached."""
     name = f"arrays:{path}"
     file = cache.expand_user(path, name)
-    original, held_out = _divide(_images(*_load(file, name)), name, split, division)
-    fitted = _fit(original, name, file, split, target, division, report)
+    original, held_out = _divide(_images(*_load(file, name, on_disk)), name, split, division)
+    fitted = _fit(original, name, file, split, target, division, report, on_disk)
     _inform(original, fitted, name, split, target, held_out, report)
     return fitted
 
@@ -44,14 +49,15 @@ def from_python(given: Given, split: str, target: Target, division: splits.Divis
     if target.size not in (None, original.images.shape[1:3]):
         original = full_range(original)
     progress = partial(report.progress, task=f"{GIVEN}: resizing")
-    fitted = original._replace(images=fit_all(original.images, target, progress))
+    fitted = original._replace(images=fit_all(np.asarray(original.images), target, progress))
     _inform(original, fitted, GIVEN, split, target, held_out, report)
     return fitted
 
 
 def _given_images(given: Given) -> Images:
     if isinstance(given, Images):
-        images = _checked_images(np.asarray(given.images), GIVEN)
+        on_disk = isinstance(given.images, DiskArray)
+        images = _checked_images(given.images if on_disk else np.asarray(given.images), GIVEN)
         return given._replace(images=images, labels=_checked_labels(np.asarray(given.labels), len(images), GIVEN))
     if not isinstance(given, tuple | list):
         return _images(_checked_images(np.asarray(given), GIVEN), None)
@@ -61,7 +67,7 @@ def _given_images(given: Given) -> Images:
     return _images(images, _checked_labels(np.asarray(given[1]), len(images), GIVEN))
 
 
-def _images(images: UInt8Array, labels: Int32Array | None) -> Images:
+def _images(images: UInt8Array | DiskArray, labels: Int32Array | None) -> Images:
     if labels is None:
         return Images(images, np.zeros(len(images), np.int32))
     return Images(images, labels, classes=tuple(map(str, range(int(labels.max()) + 1))))
@@ -74,8 +80,7 @@ def _divide(everything: Images, name: str, split: str, division: splits.Division
         raise InputError(f"{name} holds a single image: to train and to test takes two")
     held_out = splits.held_out([str(index).encode() for index in range(count)], division)
     rows = np.array([index for index in range(count) if (index in held_out) == (split == "test")])
-    chosen = everything._replace(images=everything.images[rows], labels=everything.labels[rows])
-    return chosen, len(held_out)
+    return everything.select(rows), len(held_out)
 
 
 def _inform(
@@ -85,12 +90,12 @@ def _inform(
     report.inform(summary(name, split, fitted, target, distorted, held_out if split == "train" else 0))
 
 
-def _load(file: Path, name: str) -> tuple[UInt8Array, Int32Array | None]:
+def _load(file: Path, name: str, on_disk: bool | None) -> tuple[UInt8Array | DiskArray, Int32Array | None]:
     try:
         with zipfile.ZipFile(file) as archive:
             size = os.path.getsize(file)
-            images = _member(archive, "images", size, name)
-            labels = _member(archive, "labels", size, name) if "labels.npy" in archive.namelist() else None
+            images = _member(archive, "images", size, name, on_disk)
+            labels = np.asarray(_member(archive, "labels", size, name)) if "labels.npy" in archive.namelist() else None
     except FileNotFoundError:
         raise InputError(f"{name}: there is no such file; if it was moved, name its new place (--data)") from None
     except zipfile.BadZipFile as error:
@@ -103,8 +108,13 @@ def _load(file: Path, name: str) -> tuple[UInt8Array, Int32Array | None]:
     return images, None if labels is None else _checked_labels(labels, len(images), name)
 
 
-def _member(archive: zipfile.ZipFile, key: str, size: int, name: str) -> NDArray[Any]:
-    """Read one array. The size that its header claims is believed only as far as the file could hold as much."""
+def _member(
+    archive: zipfile.ZipFile, key: str, size: int, name: str, on_disk: bool | None = False
+) -> NDArray[Any] | DiskArray:
+    """Read one array. The size that its header claims is believed only as far as the file could hold as much.
+
+    One that stays on disk must be stored as it is: `np.savez` does that, and `np.savez_compressed` does not.
+    """
     try:
         info = archive.getinfo(f"{key}.npy")
     except KeyError:
@@ -118,6 +128,8 @@ def _member(archive: zipfile.ZipFile, key: str, size: int, name: str) -> NDArray
         most = min(info.compress_size, size) * (1 if info.compress_type == zipfile.ZIP_STORED else _DEFLATE_RATIO)
         if claimed > min(most, info.file_size):
             raise InputError(f"{name} is damaged: {key} claims {claimed:,} bytes, of which the file has fewer")
+        if cache.stays_on_disk(claimed, on_disk):
+            return _stored_member(archive, info, stream.tell(), shape, dtype, name, in_order=not fortran_order)
         content = np.empty(claimed, np.uint8)
         view, at = content.data, 0
         while at < claimed and (count := stream.readinto(view[at : at + 2**20])):
@@ -126,6 +138,30 @@ def _member(archive: zipfile.ZipFile, key: str, size: int, name: str) -> NDArray
             raise InputError(f"{name} is damaged: {key} claims {claimed:,} bytes, the file has another number of them")
     array = content.view(dtype)
     return array.reshape(shape[::-1]).T if fortran_order else array.reshape(shape)
+
+
+def _stored_member(
+    archive: zipfile.ZipFile,
+    info: zipfile.ZipInfo,
+    header_size: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    name: str,
+    *,
+    in_order: bool,
+) -> DiskArray:
+    """An array within the file, of which nothing is read."""
+    if info.compress_type != zipfile.ZIP_STORED or not in_order:
+        what = "compressed" if in_order else "in Fortran's order"
+        raise InputError(
+            f"{name}: its images are {what}, and take {memory.text(info.file_size)} in memory; to leave them on disk, "
+            "save them with np.savez, in C order"
+        )
+    assert archive.filename is not None
+    assert archive.fp is not None
+    archive.fp.seek(info.header_offset + 26)
+    lengths = struct.unpack("<HH", archive.fp.read(4))  # of the name and of the extra field, which follow
+    return DiskArray(Path(archive.filename), info.header_offset + 30 + sum(lengths) + header_size, shape, dtype)
 
 
 def _header(stream: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -142,14 +178,14 @@ def _header(stream: zipfile.ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype
     return shape, fortran_order, dtype
 
 
-def _checked_images(images: NDArray[Any], name: str) -> UInt8Array:
+def _checked_images(images: NDArray[Any] | DiskArray, name: str) -> UInt8Array | DiskArray:
     if images.dtype != np.uint8:
         raise InputError(
             f"{name}: its images are {images.dtype}; {_RULE}. "
             "Save values in 0..1 as (images * 255).round().astype('uint8')"
         )
     if images.ndim == 3:
-        images = images[..., None]
+        images = images.reshape((*images.shape, 1))
     if images.ndim == 4 and images.shape[-1] not in (1, 3) and images.shape[1] in (1, 3):
         raise InputError(f"{name}: its images have channels first, {images.shape}; take images.transpose(0, 2, 3, 1)")
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
@@ -166,16 +202,23 @@ def _checked_labels(labels: NDArray[Any], count: int, name: str) -> Int32Array:
 
 
 def _fit(
-    original: Images, name: str, file: Path, split: str, target: Target, division: splits.Division, report: Report
+    original: Images,
+    name: str,
+    file: Path,
+    split: str,
+    target: Target,
+    division: splits.Division,
+    report: Report,
+    on_disk: bool | None,
 ) -> Images:
-    def make() -> cache.Prepared:
-        progress = partial(report.progress, task=f"{name}: resizing")
-        return cache.Prepared(original._replace(images=fit_all(original.images, target, progress)))
+    def make(collector: cache.Collector) -> cache.About:
+        return collector.add_all(original, fit_each(report.progress(original.images, f"{name}: resizing"), target))
 
-    height, width, depth = original.images.shape[1:]
-    if (target.size or (height, width), target.channels or depth) == ((height, width), depth):
+    shape = target.shape_of(original.images)
+    if shape == original.images.shape[1:]:
         return original
+    check_memory(1, *shape)
     state = file.stat()
     title = cache.fingerprint(file.resolve(), split, target, division)
     origin = cache.fingerprint(state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-    return cache.cached(f"arrays-{title[:32]}", origin, make).images
+    return cache.cached(f"arrays-{title[:32]}", origin, make, on_disk=on_disk).images

@@ -63,7 +63,7 @@ def read(split: str, target: Target) -> Images:
     size, channels = target.size or _SIZE, target.channels or 1
     target = target._replace(size=size, channels=channels)
     people = list(_people(split))
-    check_memory(len(people), (*size, channels))
+    check_memory(len(people), *size, channels)
     images = [fit(_draw(face, rng), target) for face, rng in people]
     return Images(np.stack(images), np.zeros(len(images), np.int32))
 

@@ -10,11 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from jaxgen.data import cache, splits
 from jaxgen.data.decode import open_picture, suffixes
-from jaxgen.data.images import Images, Target, check_memory, fit, stack
+from jaxgen.data.images import Images, Target, check_memory, fit
 from jaxgen.data.report import Report, listed, summary
 from jaxgen.errors import InputError
 
@@ -27,7 +25,7 @@ _IGNORED_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 
 _UNLABELED = ""  # stands for the folder itself where its pictures are not in sub-folders
 
-Example = tuple[Path, int]  # a picture file and its label
+Example = tuple[str, int]  # a picture file and its label; a million paths take less memory as text
 
 
 class _Scan(NamedTuple):
@@ -38,7 +36,7 @@ class _Scan(NamedTuple):
         left_out: the number of other files, by the ending of their names.
     """
 
-    by_class: dict[str, list[Path]]
+    by_class: dict[str, list[str]]
     left_out: Counter[str]
 
 
@@ -68,6 +66,7 @@ def read(
     division: splits.Division,
     skip_bad: bool,
     report: Report,
+    on_disk: bool | None = None,
 ) -> Images:
     """The images of one split. They are cached until a file or an option changes."""
     name = f"folder:{path}"
@@ -75,10 +74,10 @@ def read(
     _check_is_folder(root, name)
     files = _find_split(root, split, division)
     title = cache.fingerprint(root.resolve(), split, target, skip_bad, division)
-    states = [(str(file.relative_to(root)), label, _state(file)) for file, label in files.examples]
-    origin = cache.fingerprint(files.classes, states)
+    states = ((os.path.relpath(file, root), label, _state(file)) for file, label in files.examples)
+    origin = cache.fingerprint(files.classes, each=states)
     make = partial(_decode, name, files, target, skip_bad, report)
-    prepared = cache.cached(f"folder-{title[:32]}", origin, make)
+    prepared = cache.cached(f"folder-{title[:32]}", origin, make, on_disk=on_disk)
     line = summary(name, split, prepared.images, target, prepared.distorted, files.held_out)
     if files.unused:
         line += f"; not used: {listed(files.unused)}"
@@ -104,9 +103,9 @@ def _check_is_folder(root: Path, name: str) -> None:
         raise InputError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _state(file: Path) -> tuple[int, int, int] | None:
+def _state(file: str) -> tuple[int, int, int] | None:
     try:
-        state = file.stat()
+        state = os.stat(file)
     except OSError:
         return None
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns
@@ -181,7 +180,8 @@ def _divide(root: Path, split: str, division: splits.Division) -> _Split:
     examples = _labeled(scan, classes)
     if len(examples) < 2:
         raise InputError(f"folder:{root} holds a single image: to train and to test takes two")
-    names = [os.fsencode(file.relative_to(root).as_posix()) for file, _ in examples]
+    below = len(os.path.join(root, ""))
+    names = [os.fsencode(file[below:].replace(os.sep, "/")) for file, _ in examples]
     held_out = splits.held_out(names, division)
     chosen = [example for index, example in enumerate(examples) if (index in held_out) == (split == "test")]
     return _Split(chosen, _names(classes), len(held_out) if split == "train" else 0, scan.left_out)
@@ -200,7 +200,7 @@ def _scan(folder: Path) -> _Scan:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}")
 
     readable = suffixes()
-    by_class: dict[str, list[Path]] = {}
+    by_class: dict[str, list[str]] = {}
     left_out: Counter[str] = Counter()
     for place, below, names in os.walk(folder, onerror=refuse, followlinks=True):
         here = Path(place)
@@ -211,9 +211,9 @@ def _scan(folder: Path) -> _Scan:
         for name in sorted(names):
             if name.startswith(".") or name.lower() in _IGNORED_FILES:
                 continue
-            suffix = Path(name).suffix.lower()
+            suffix = os.path.splitext(name)[1].lower()
             if suffix in readable:
-                by_class.setdefault(class_name, []).append(here / name)
+                by_class.setdefault(class_name, []).append(os.path.join(place, name))
             else:
                 left_out[suffix] += 1
     _check_scan(folder, by_class, left_out)
@@ -222,7 +222,7 @@ def _scan(folder: Path) -> _Scan:
     return _Scan(by_class, left_out)
 
 
-def _check_scan(folder: Path, by_class: dict[str, list[Path]], left_out: Counter[str]) -> None:
+def _check_scan(folder: Path, by_class: dict[str, list[str]], left_out: Counter[str]) -> None:
     with_images = [name for name, files in by_class.items() if files]
     if not with_images:
         instead = f", only {_kinds(left_out)}" if left_out else ""
@@ -249,22 +249,24 @@ def _is_loop(here: Path, name: str) -> bool:
     return here.resolve().is_relative_to((here / name).resolve())
 
 
-def _decode(name: str, files: _Split, target: Target, skip_bad: bool, report: Report) -> cache.Prepared:
+def _decode(
+    name: str, files: _Split, target: Target, skip_bad: bool, report: Report, collector: cache.Collector
+) -> cache.About:
     if target.size is not None:
-        check_memory(len(files.examples), (*target.size, target.channels or 1))
-    images, labels, skipped, distorted = [], [], [], 0
+        check_memory(1, *target.size, target.channels or 1)
+    skipped, distorted, decoded = [], 0, 0
+    collector.count = len(files.examples)
     for file, label in report.progress(files.examples, f"{name}: decoding"):
         try:
-            picture = open_picture(file)
+            picture = open_picture(Path(file))
         except InputError as error:
             if not skip_bad:
                 raise InputError(f"{error}; repair or remove it, or leave out such files (--skip-bad)") from error
             skipped.append(str(error))
             continue
         distorted += target.distorts(picture.height, picture.width)
-        images.append(fit(picture, target))
-        labels.append(label)
-    if not images:
+        collector.add(fit(picture, target), label)
+        decoded += 1
+    if not decoded:
         raise InputError(f"none of the {len(files.examples)} images can be read: {skipped[0]}")
-    decoded = Images(stack(images), np.array(labels, np.int32), classes=files.classes)
-    return cache.Prepared(decoded, tuple(skipped), distorted)
+    return cache.About(classes=files.classes, skipped=tuple(skipped), distorted=distorted)

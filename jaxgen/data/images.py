@@ -1,14 +1,15 @@
 """The host-side type of a data set, and the conversion of pictures to arrays that all sources share."""
 
 import math
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxgen import memory
 from jaxgen.errors import InputError
+from jaxgen.ondisk import DiskArray
 
 if TYPE_CHECKING:  # Pillow is imported inside functions: importing jaxgen.data stays cheap
     from PIL import Image
@@ -21,17 +22,17 @@ _SAME_ASPECT = 0.01  # relative change of the aspect ratio below which a resized
 
 
 class Images(NamedTuple):
-    """One split of a data set, in host memory.
+    """One split of a data set, in host memory, or with its images on disk.
 
     Attributes:
-        images: uint8 `[N, H, W, C]`, C-contiguous.
+        images: uint8 `[N, H, W, C]`, C-contiguous. Of those on disk, rows are read by indexing.
         labels: int32 `[N]`, indices into `classes`. All zero where the data set has no labels.
         white: the pixel value of full intensity: 255, or 16 for scikit-learn's digits at their own size.
         classes: the name of each class. Empty where the data set has no labels. Both splits have the same classes,
             also where one split has no image of some class.
     """
 
-    images: UInt8Array
+    images: UInt8Array | DiskArray
     labels: Int32Array
     white: int = 255
     classes: tuple[str, ...] = ()
@@ -52,12 +53,21 @@ class Images(NamedTuple):
         rows = rows[:count]
         return self._replace(images=self.images[rows], labels=self.labels[rows])
 
+    def select(self, chosen: NDArray[Any]) -> "Images":
+        """Some of the images. Those on disk stay there.
+
+        Args:
+            chosen: indices in ascending order, or one truth value an image.
+        """
+        images = self.images.rows(chosen) if isinstance(self.images, DiskArray) else self.images[chosen]
+        return self._replace(images=images, labels=self.labels[chosen])
+
 
 def full_range(images: Images) -> Images:
     """The images with white at 255: interpolation between pixels needs more than the 17 shades of the digits."""
     if images.white == 255:
         return images
-    scaled = (images.images.astype(np.uint32) * 255 + images.white // 2) // images.white
+    scaled = (np.asarray(images.images, np.uint32) * 255 + images.white // 2) // images.white
     return images._replace(images=scaled.astype(np.uint8), white=255)
 
 
@@ -73,6 +83,11 @@ class Target(NamedTuple):
     size: Size | None = None
     channels: int | None = None
     crop: bool = False
+
+    def shape_of(self, images: "UInt8Array | DiskArray") -> tuple[int, ...]:
+        """The shape `[H, W, C]` that images `[N, H, W, C]` get."""
+        height, width, depth = images.shape[1:]
+        return (*(self.size or (height, width)), self.channels or depth)
 
     def distorts(self, height: int, width: int) -> bool:
         """Whether resizing changes the aspect ratio of a picture of this size noticeably."""
@@ -116,7 +131,7 @@ def _resize_and_crop(picture: "Image.Image", size: Size) -> "Image.Image":
     return picture.resize(covering, Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
 
 
-def check_memory(count: int, shape: tuple[int, ...]) -> None:
+def check_memory(count: int, *shape: int) -> None:
     """Raise InputError where so many images `[H, W, C]` take more memory than there is."""
     needed, there = count * math.prod(shape), memory.available()
     if needed > there:
@@ -130,15 +145,19 @@ def fit_all(
     images: UInt8Array, target: Target, progress: Callable[[UInt8Array], Iterable[UInt8Array]] = iter
 ) -> UInt8Array:
     """Convert uint8 `[N, H, W, 1 or 3]` as `fit` does. Returns its argument where nothing is to be done."""
-    height, width, depth = images.shape[1:]
-    shape = (*(target.size or (height, width)), target.channels or depth)
-    if shape == (height, width, depth):
+    shape = target.shape_of(images)
+    if shape == images.shape[1:]:
         return images
-    check_memory(len(images), shape)
+    check_memory(len(images), *shape)
     fitted = np.empty((len(images), *shape), np.uint8)
-    for index, image in enumerate(progress(images)):
-        fitted[index] = fit(from_array(image), target)
+    for index, image in enumerate(fit_each(progress(images), target)):
+        fitted[index] = image
     return fitted
+
+
+def fit_each(images: Iterable[UInt8Array], target: Target) -> Iterator[UInt8Array]:
+    """Convert images `[H, W, 1 or 3]` as `fit` does, one after the other."""
+    return (fit(from_array(image), target) for image in images)
 
 
 def from_array(image: UInt8Array) -> "Image.Image":
@@ -156,14 +175,19 @@ def stack(images: list[UInt8Array]) -> UInt8Array:
     """
     if not images:
         raise InputError("there are no images")
-    sizes = sorted({f"{image.shape[0]}×{image.shape[1]}" for image in images})
-    if len(sizes) > 1:
-        raise InputError(
-            f"the images have different sizes, for example {sizes[0]} and {sizes[1]}: give one size for all, "
-            "size=(height, width)"
-        )
+    shapes = sorted({image.shape[:2] for image in images})
+    if len(shapes) > 1:
+        raise InputError(differing_sizes(*shapes[:2]))
     depth = max(image.shape[2] for image in images)
     return np.stack([np.broadcast_to(image, (*image.shape[:2], depth)) for image in images])
+
+
+def differing_sizes(one: tuple[int, ...], other: tuple[int, ...]) -> str:
+    """What is wrong with two images of different shapes, and the remedy."""
+    if one[:2] == other[:2]:
+        return "some of the images are gray and some are colour: give channels=1 or channels=3 for all"
+    sizes = " and ".join(sorted(f"{height}×{width}" for height, width, *_ in (one, other)))
+    return f"the images have different sizes, for example {sizes}: give one size for all, size=(height, width)"
 
 
 def flatten(picture: "Image.Image") -> "Image.Image":

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxgen.data import cache, fetch, files, tfds
-from jaxgen.data.images import Images, Int32Array, Target, UInt8Array, fit_all
+from jaxgen.data.images import Images, Int32Array, Target, UInt8Array, check_memory, fit_all, fit_each
 from jaxgen.data.report import Report
 from jaxgen.errors import InputError
 
@@ -266,23 +266,25 @@ def read(name: str, split: str, target: Target, report: Report) -> Images:
     shape = (*(target.size or (height, width)), target.channels or depth)
     if shape == collection.shape:
         return _originals(name, split, report)
-
-    def make() -> cache.Prepared:
-        images = _originals(name, split, report)
-        progress = partial(report.progress, task=f"{name}: resizing")
-        return cache.Prepared(images._replace(images=fit_all(images.images, target, progress)))
-
+    check_memory(1, *shape)
+    progress = partial(report.progress, task=f"{name}: resizing")
     if not all(file.digest for file in collection.files[split]):
-        return make().images
+        images = _originals(name, split, report)
+        return images._replace(images=fit_all(np.asarray(images.images), target, progress))
+
+    def make(collector: cache.Collector) -> cache.About:
+        images = _originals(name, split, report)
+        return collector.add_all(images, fit_each(progress(images.images), target))
+
     title = "-".join([name, split, "x".join(map(str, shape)), *(["crop"] if target.crop else [])])
-    return cache.cached(title, cache.fingerprint(collection.files[split], target), make).images
+    return cache.cached(title, cache.fingerprint(collection.files[split], target), make, on_disk=False).images
 
 
 def _originals(name: str, split: str, report: Report) -> Images:
     collection = COLLECTIONS[name]
     if collection.tfds and not _available(collection, split) and tfds.is_prepared(collection.tfds):
-        found = tfds.read(collection.tfds, split, Target(), Report(lambda _: None))
-        images, labels = found.images, found.labels
+        found = tfds.read(collection.tfds, split, Target(), Report(lambda _: None), on_disk=False)
+        images, labels = np.asarray(found.images), found.labels
     else:
         form = _form(collection, split)
         loaded = _load(name, form, split, report)

@@ -2,16 +2,20 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import suppress
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from jaxgen.data.images import Images, Target
 
 _FIRST, _INTERVAL = 2.0, 10.0  # seconds until the first progress line, and between progress lines
 
 _logger = logging.getLogger("jaxgen.data")
-_T = TypeVar("_T")
+_T = TypeVar("_T", covariant=True)
+
+
+class _Items(Sized, Iterable[_T], Protocol):
+    """What can be counted and gone through."""
 
 
 class Report:
@@ -34,7 +38,7 @@ class Report:
         with suppress(OSError, ValueError):
             self._warn(line)
 
-    def progress(self, items: Collection[_T], task: str) -> Iterator[_T]:
+    def progress(self, items: _Items[_T], task: str) -> Iterator[_T]:
         """Yield the items, with a line about every ten seconds."""
         due = time.monotonic() + _FIRST
         for done, item in enumerate(items):

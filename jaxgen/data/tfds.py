@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxgen.data import cache, fetch
-from jaxgen.data.images import Images, Target, check_memory, fit, flatten, from_array, stack
+from jaxgen.data.images import Images, Target, check_memory, fit, flatten, from_array
 from jaxgen.data.report import Report, summary
 from jaxgen.errors import InputError
 
@@ -21,7 +21,7 @@ _PACKAGES = ("tensorflow_datasets", "importlib_resources")  # the first imports 
 _SITE = "https://www.tensorflow.org/datasets"  # answers if there is a network
 
 
-def read(name: str, split: str, target: Target, report: Report) -> Images:
+def read(name: str, split: str, target: Target, report: Report, on_disk: bool | None = None) -> Images:
     """The images of a split. For a data set without a `test` split, that is its `validation`."""
     if not _installed():
         raise InputError(f"tfds:{name} takes TensorFlow Datasets: pip install 'jaxgen[tfds]'")
@@ -29,7 +29,7 @@ def read(name: str, split: str, target: Target, report: Report) -> Images:
     title = f"tfds-{cache.fingerprint(place.resolve(), split, target)[:32]}"
     states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(place.iterdir())]
     make = partial(_decode, name, place, split, target, report)
-    prepared = cache.cached(title, cache.fingerprint(states), make)
+    prepared = cache.cached(title, cache.fingerprint(states), make, on_disk=on_disk)
     report.inform(summary(f"tfds:{name}", split, prepared.images, target, prepared.distorted))
     return prepared.images
 
@@ -88,28 +88,30 @@ def _prepare(name: str, report: Report) -> Path:
     return Path(builder.data_dir)
 
 
-def _decode(name: str, place: Path, split: str, target: Target, report: Report) -> cache.Prepared:
+def _decode(
+    name: str, place: Path, split: str, target: Target, report: Report, collector: cache.Collector
+) -> cache.About:
     import tensorflow_datasets as tfds
 
-    images, labels, distorted = [], [], 0
+    distorted = 0
     try:
         builder = tfds.builder_from_directory(place)
         image_key, label_key = _keys(name, builder.info.features)
         _check_format(name, builder.info.file_format, place)
         examples = builder.as_data_source(_split(name, split, list(builder.info.splits)))
         if target.size is not None:
-            check_memory(len(examples), (*target.size, target.channels or 1))
+            check_memory(1, *target.size, target.channels or 1)
+        collector.count = len(examples)
         for example in report.progress(examples, f"tfds:{name}: decoding"):
             picture = flatten(from_array(example[image_key]))
             distorted += target.distorts(picture.height, picture.width)
-            images.append(fit(picture, target))
-            labels.append(int(example[label_key]) if label_key else 0)
+            collector.add(fit(picture, target), int(example[label_key]) if label_key else 0)
         classes = tuple(builder.info.features[label_key].names) if label_key else ()
     except InputError:
         raise
     except Exception as error:  # a file that is damaged or missing
         raise InputError(f"tfds:{name} cannot be read from {place}: {error}") from error
-    return cache.Prepared(Images(stack(images), np.array(labels, np.int32), classes=classes), distorted=distorted)
+    return cache.About(classes=classes, distorted=distorted)
 
 
 def _check_format(name: str, file_format: Any, place: Path) -> None:

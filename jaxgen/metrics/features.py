@@ -27,7 +27,7 @@ from jaxgen.compilation import cache_folder, disk_cache
 from jaxgen.durable import write
 from jaxgen.from_loss import Noise, recipe_from_loss
 from jaxgen.layers import Conv, Linear, MaxPool, flatten, in_batches, init_variables
-from jaxgen.metrics.scaling import as_floats, some
+from jaxgen.metrics.scaling import as_floats, in_memory, labels_in_memory, some
 from jaxgen.training import Loop, Metrics, PyTree, scaled
 
 FEATURES = 64  # numbers that describe an image
@@ -84,7 +84,8 @@ def learned_features(images: ArrayLike, labels: ArrayLike | None = None, *, whit
     Returns:
         The features.
     """
-    images = np.asarray(images)
+    labels = None if labels is None else labels_in_memory(labels, images)
+    images = in_memory(images)
     labels = np.zeros(len(images), np.int32) if labels is None else np.asarray(labels, np.int32)
     classes = int(labels.max()) + 1 if len(np.unique(labels)) > 1 else 0
     module = _Network(classes or math.prod(images.shape[1:]), images.shape[1:])

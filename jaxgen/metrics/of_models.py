@@ -16,7 +16,7 @@ from jaxgen.metrics.figure import Figure, Figures
 from jaxgen.metrics.latent import Decode, Encode, active_units, bounds, decoded, encoded, linear_probe
 from jaxgen.metrics.neighbours import nearest
 from jaxgen.metrics.pca import principal_components
-from jaxgen.metrics.scaling import as_floats, in_parts, some
+from jaxgen.metrics.scaling import as_floats, in_memory, in_parts, labels_in_memory, some
 
 _MOST_DECIBELS = 100.0  # that an image counts for which equals its reference
 _PROBED = 10_000  # images that the linear probe learns from
@@ -104,7 +104,9 @@ def of_vae(
         `reconstruction_mse`, of decoded means; and `linear_probe`. The last two are beside principal components with as
         many numbers as the latent space has dimensions.
     """
-    images, train = as_floats(test, white), np.asarray(train)
+    if train_labels is not None:
+        train_labels = labels_in_memory(train_labels, train)
+    images, train = as_floats(test, white), in_memory(train)
     probed = as_floats(some(train, _PROBED), white)
     probed_labels = None if train_labels is None else some(np.asarray(train_labels), _PROBED)
     test_labels = None if test_labels is None else np.asarray(test_labels)
@@ -163,7 +165,7 @@ def of_completion(test: ArrayLike, train: ArrayLike, length: int, *, white: int 
         `completion_ssim`, beside those of three simple completions: the last given row again and again, the mean of the
         training images, and the training image whose upper rows are nearest.
     """
-    images, train = as_floats(test, white), np.asarray(train)
+    images, train = as_floats(test, white), in_memory(train)
     wanted = images[:, length:]
 
     @cache

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxgen.metrics.blocks import over_blocks
-from jaxgen.metrics.scaling import as_floats, in_parts, some
+from jaxgen.metrics.scaling import as_floats, in_memory, in_parts, some
 
 _LARGEST = 4096  # rows of the matrix whose eigenvectors are found
 _NOTHING = 1e-10  # the share of the largest eigenvalue up to which one is rounding error
@@ -47,7 +47,7 @@ def principal_components(images: ArrayLike, count: int, *, white: int = 255) -> 
         The mean and the components. Of images of more than 4,096 numbers, as many images are used, from all over the
         data. Products are summed in float32 from deviations from the mean, a part of the images at a time.
     """
-    images = np.asarray(images)
+    images = in_memory(images)
     size = images[0].size
     if size > _LARGEST:
         images = some(images, _LARGEST)

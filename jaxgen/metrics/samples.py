@@ -12,7 +12,7 @@ from jaxgen.metrics.distances import frechet_distance, kernel_distance
 from jaxgen.metrics.features import Features, learned_features, pixels
 from jaxgen.metrics.figure import Figure, Figures
 from jaxgen.metrics.neighbours import density_coverage, precision_recall, radii
-from jaxgen.metrics.scaling import as_floats, halves, some
+from jaxgen.metrics.scaling import as_floats, halves, in_memory, labels_in_memory, some
 
 FLOOR = "real against held-out real"
 
@@ -32,7 +32,7 @@ def of_samples(
     """Measure samples against real images, beside the same measure of held-out real images: the floor.
 
     The distances depend on the number of images. So all three sets are cut to the size of the smallest, and the floor
-    is at that size.
+    is at that size. Of images on disk, 10,000 from all over are used.
 
     Args:
         real: Images that samples are compared with, usually those of training: `[N, H, W, C]`, integers from 0 to
@@ -51,7 +51,8 @@ def of_samples(
         their names end in `_of_pixels`. What depends on the data alone is computed at its first call. Fewer than ten
         images say nothing and give no figures.
     """
-    return SampleMeasure(np.asarray(real), held_out, labels, features, white)
+    labels = None if labels is None else labels_in_memory(labels, real)
+    return SampleMeasure(in_memory(real), held_out, labels, features, white)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,7 +89,7 @@ class SampleMeasure:
         given = self._held_out() if callable(self._held_out) else self._held_out
         if given is None or np.array_equal(given, self._real):
             return halves(self._real)
-        return self._real, np.asarray(given)
+        return self._real, in_memory(given)
 
     @cached_property
     def features(self) -> Sequence[Features]:

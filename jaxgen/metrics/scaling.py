@@ -1,11 +1,15 @@
 """Images as floating-point numbers, and which of them are compared."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jaxgen.ondisk import DiskArray
+
 _PART = 5000  # images that are scaled at a time, so that the floats of a whole data set are never in memory
+_MOST_FROM_DISK = 10_000  # images that are measured of data on disk
 
 
 def as_floats(images: ArrayLike, white: int = 255) -> NDArray[np.float32]:
@@ -22,6 +26,17 @@ def in_parts(images: NDArray[np.generic], white: int) -> Iterator[NDArray[np.flo
         yield as_floats(images[start : start + _PART], white)
 
 
+def in_memory(images: Any) -> NDArray[np.generic]:
+    """Images in memory; of those on disk, at most 10,000, as `some` chooses them."""
+    return some(images, _MOST_FROM_DISK) if isinstance(images, DiskArray) else np.asarray(images)
+
+
+def labels_in_memory(labels: ArrayLike, images: Any) -> NDArray[np.generic]:
+    """The labels of the images that `in_memory` gives."""
+    array = np.asarray(labels)
+    return some(array, _MOST_FROM_DISK) if isinstance(images, DiskArray) else array
+
+
 def halves(images: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
     """Data without a test split, cut into two halves that differ by at most one image; always the same halves."""
     order = np.random.default_rng(0).permutation(len(images))
@@ -29,7 +44,7 @@ def halves(images: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDArray[np
     return images[np.sort(order[:middle])], images[np.sort(order[middle:])]
 
 
-def some(images: NDArray[np.generic], count: int) -> NDArray[np.generic]:
+def some(images: NDArray[np.generic] | DiskArray, count: int) -> NDArray[np.generic]:
     """At most `count` images from all over the data, which may be sorted by class; always the same ones."""
     order = np.random.default_rng(0).permutation(len(images))
     return images[np.sort(order[:count])]

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgen import protocols
+from jaxgen import ondisk, protocols, staging
 from jaxgen.from_loss import Noise, State, recipe_from_loss
 from jaxgen.layers import GRU, LSTM, Linear, check_input
 from jaxgen.losses import mean_squared_error
+from jaxgen.ondisk import DiskArray
 from jaxgen.training import Metrics, PyTree, Recipe, Source
 
 __all__ = ["Noise", "RowCompleter", "State", "complete", "recipe", "windows"]
@@ -93,20 +94,28 @@ class _Windows:
         return cut[:, :-1], cut[:, -1]
 
 
-def windows(images: jax.Array | np.ndarray, length: int, *, white: int = 255) -> Source:
+def windows(images: jax.Array | np.ndarray | DiskArray, length: int, *, white: int = 255) -> Source:
     """Make a source of all windows of `length` consecutive rows, each with the row after it as its target.
 
     A window is an index, never a copy. Window w is of image w // (H − length), from row w % (H − length).
 
     Args:
-        images: Integers 0..`white`, `[N, H, W, 1]`.
+        images: Integers 0..`white`, `[N, H, W, 1]`. An `np.memmap` is read from its file.
         length: Rows in a window, fewer than H.
         white: The integer that becomes 1.
 
     Returns:
         A source of N·(H − length) examples, `(windows [B, length, W], targets [B, W])` in [0, 1].
     """
-    return Source(images, images.shape[0] * (images.shape[1] - length), _Windows(length, white))
+    images, starts = ondisk.from_memmap(images), images.shape[1] - length
+    return Source(images, images.shape[0] * starts, _Windows(length, white), partial(_piece, starts))
+
+
+def _piece(starts: int, images: PyTree, rows: np.ndarray) -> tuple[PyTree, np.ndarray]:
+    """The piece of windows: for each an image of its own, of which it begins in the same row."""
+    image, start = np.divmod(rows, starts)
+    images, places = staging.gather(images, image)
+    return images, places * starts + start
 
 
 @partial(jax.jit, static_argnums=(0, 3))

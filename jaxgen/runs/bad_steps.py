@@ -90,7 +90,7 @@ def find_bad_step(
     this_epoch = epoch_of(loop.source, jax.random.split(key), place[0])
     rows = this_epoch.rows[place[1] * loop.batch_size :][: loop.batch_size]
     noise = loop.recipe.noise(jax.random.fold_in(this_epoch.noise_key, place[1]), len(rows))
-    batch = loop.source.batch(jax.tree.map(jnp.asarray, loop.source.arrays), rows)
+    batch = loop.batch(rows)
     tensor = first_bad_tensor(loop.recipe, parallel.gathered(loop.mesh, carry.state), batch, noise)
     return BadStep(*place, [int(row) for row in rows], tensor, carry)
 

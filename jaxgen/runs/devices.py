@@ -51,9 +51,9 @@ def find_devices(config: Config) -> Sequence[jax.Device]:
     Raises:
         InputError: there are not enough, or they cannot share batches of this size.
     """
-    first = find_device(config.device)
     if processes.are_several():
-        return _devices_of_all(config, first.platform)
+        return _devices_of_all(config)
+    first = find_device(config.device)
     available = jax.devices(first.platform)
     available = available[available.index(first) :]
     count = config.devices
@@ -72,10 +72,11 @@ def find_devices(config: Config) -> Sequence[jax.Device]:
     return available[:count]
 
 
-def _devices_of_all(config: Config, platform: str) -> Sequence[jax.Device]:
+def _devices_of_all(config: Config) -> Sequence[jax.Device]:
     """The devices of all processes, of each equally many."""
     if ":" in config.device:
-        raise InputError(f"{option('device', config.device)}: each process uses its first devices; name {platform}")
+        raise InputError(f"{option('device', config.device)}: each process uses its first devices; name no number")
+    platform = find_device(config.device).platform
     of_each: dict[int, list[jax.Device]] = {}
     for device in jax.devices(platform):
         of_each.setdefault(device.process_index, []).append(device)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxgen.durable import write_json
+from jaxgen.ondisk import DiskArray
 from jaxgen.runs.config import Config
 from jaxgen.runs.environment import environment
 from jaxgen.runs.layout import VERSION, Layout
@@ -56,26 +57,31 @@ def announce(layout: Layout, content: Mapping[str, Any], devices: Sequence[jax.D
         held_out = f"{data['held_out']:,}" if data.get("held_out") else "none"
         kinds = f", {classes} classes" if classes > 1 else ""
         say(f"data      {data['name']}: {data['images']:,} images of {size}{kinds}; {held_out} held out")
-    shared = f", {_division(len(devices), models)}" if len(devices) > 1 else ""
+    process_count = len({device.process_index for device in devices})
+    shared = f", {_division(len(devices), process_count, models)}" if len(devices) > 1 else ""
     say(f"device    {devices[0].platform}:{devices[0].id} ({devices[0].device_kind}){shared}")
     say(f"folder    {layout.folder}")
 
 
-def _division(devices: int, models: int) -> str:
-    """How several devices divide the work."""
+def _division(devices: int, processes: int, models: int) -> str:
+    """How the devices of some processes divide the work."""
     groups = math.gcd(devices, models)
+    those = f"{devices} devices" + (f" of {processes} processes" if processes > 1 else "")
     if groups == 1:
-        return f"{devices} devices sharing each batch"
+        return f"{those} sharing each batch"
     its = f"{models // groups} of the {models} models"
     if groups == devices:
-        return f"{devices} devices, each with {its}"
-    return f"{groups} groups of {devices // groups} devices, each group with {its} and sharing each batch"
+        return f"{those}, each with {its}"
+    return f"{those} in {groups} groups, each with {its} and sharing each batch"
 
 
 def digest(arrays: PyTree) -> str:
-    """The SHA-256 of arrays' types, shapes and contents."""
-    total = hashlib.sha256()
-    for leaf in jax.tree.leaves(arrays):
-        total.update(f"{leaf.dtype}{leaf.shape}".encode())
-        total.update(np.ascontiguousarray(leaf).data)
-    return total.hexdigest()
+    """The SHA-256 of arrays' types, shapes and SHA-256 sums, the same in memory and on disk."""
+    leaves = jax.tree.leaves(arrays)
+    return hashlib.sha256("".join(f"{leaf.dtype}{leaf.shape}{_sum(leaf)}" for leaf in leaves).encode()).hexdigest()
+
+
+def _sum(array: jax.Array | np.ndarray | DiskArray) -> str:
+    if isinstance(array, DiskArray):
+        return array.sha256()
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
