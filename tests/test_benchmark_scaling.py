@@ -218,6 +218,11 @@ All devices share the"""  # noqa: E501
     )
     assert "Steps take 0.99 (0.98–0.99) times the forecast" in printed
     assert "NOT QUIET" not in printed
+    page = projection.generate([WORK], [made])
+    assert "`. Steps take 0.99 (0.98–0.99) times the forecast" in page
+    assert "| conv_autoencoder | 1 | 50 | 50000 |" in page
+    assert "| conv_autoencoder | 2 | 100 | 50000 |" in page
+    assert "| conv_autoencoder | 1 | 100 |" not in page  # neither the recipe's own batch nor one for each device
     disturbed = report.scaling(made, "devices")
     assert " 25000* " in disturbed
     assert "* NOT QUIET" in disturbed
