@@ -92,6 +92,7 @@ def measure_here(job: Job) -> list[dict[str, Any]]:
     """Start JAX as the job says, and measure each of its batch sizes."""
     if job.one_core:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", job.devices)
     jax.config.update("jax_enable_compilation_cache", False)  # so that every program can be read
     others: list[psutil.Process] = []
