@@ -26,7 +26,7 @@ DataOn = Literal["auto", "device", "host", "disk"]
 Place = Literal["device", "host", "disk"]
 T = TypeVar("T")
 
-PIECE_BYTES = 2**26  # about how large a piece is; up to four of them are in memory
+PIECE_BYTES = 2**25  # about how large a piece is; up to four of them are in memory
 
 
 def choose(data_on: DataOn, arrays: PyTree, can_be_cut: bool, device: jax.Device | None = None) -> Place:

@@ -92,7 +92,7 @@ def test_the_files_can_go_to_another_folder(root, cache_folder, monkeypatch, cap
         (["prepare"], "name|NAME"),
         (
             ["prepare", "digits"],
-            "digits: are in memory; what can stay on disk is folder:PATH, arrays:FILE.npz and tfds",
+            "digits: these data are kept in memory; what can stay on disk is folder:PATH, arrays:FILE.npz and tfds",
         ),
         (["prepare", "folder:nowhere"], "folder:nowhere: there is no such folder"),
         (["prepare", "nothing"], "there is no data set 'nothing'"),
