@@ -31,9 +31,19 @@ def pytest_report_header() -> str:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def clear_compiled_programs():
-    """Free what a file's tests compiled: it adds up to gigabytes, and slows down every garbage collection."""
-    yield
+def clear_compiled_programs(request):
+    """Free what a file's tests compiled: it adds up to gigabytes, and slows down every garbage collection.
+
+    In files marked `unoptimized`, XLA omits most optimizations, which halves the time that it takes to compile. Those
+    files are about runs, commands and what is written, and compare results of programs that are compiled alike. Files
+    that compare numbers with PyTorch's, or look at what XLA makes of a program, are not among them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("unoptimized"):
+            patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for the processes that tests start
+            jax.config.update("jax_disable_most_optimizations", True)
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
     compilation.forget_programs()
     jax.clear_caches()
 

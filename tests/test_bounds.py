@@ -16,6 +16,8 @@ from jaxgen.runs import bad_steps, checkpoint
 from tests.support import tiny
 from tests.test_runs import call, edit
 
+pytestmark = pytest.mark.unoptimized
+
 DIGITS = ["--data", "digits"]
 TOO_LARGE = {
     "hidden": (rnn_complete, ["--cell", "gru", "--hidden", "1000000"], r"--hidden 1000000: training takes 48\.0 TB"),

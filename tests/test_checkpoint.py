@@ -17,6 +17,8 @@ import pytest
 
 from jaxgen.runs import checkpoint
 
+pytestmark = pytest.mark.unoptimized
+
 TREE = {
     "state": (jnp.arange(6.0).reshape(2, 3), optax.adam(1e-3).init({"w": jnp.ones((4, 5))})),
     "sums": {"loss": (jnp.float32(3.5), jnp.float32(2))},

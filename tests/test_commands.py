@@ -24,6 +24,8 @@ from jaxgen.models import autoencoder, completion, dcgan, vae
 from jaxgen.runs.run import STOP_SIGNALS
 from jaxgen.torch_weights.description import recognise
 
+pytestmark = pytest.mark.unoptimized
+
 ROOT = Path(__file__).parent.parent
 DIGITS = {"name": "digits", "images": 1797, "size": [16, 16], "channels": 1, "classes": list("0123456789")}
 SMALL_VAE = vae.ConvVAE(2, size=16, width=4)

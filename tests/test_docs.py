@@ -20,6 +20,8 @@ import experiments.dcgan_digits  # noqa: F401  # a page imports it, which must n
 import jaxgen
 from jaxgen import commands, data
 
+pytestmark = pytest.mark.unoptimized
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = {

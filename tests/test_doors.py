@@ -23,6 +23,8 @@ from jaxgen.runs.environment import environment
 from tests.support import tiny
 from tests.test_runs import ROOT, bits, contents
 
+pytestmark = pytest.mark.unoptimized
+
 
 def python(*words: str, cwd: Path, path: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run this Python with these words, with `path` as the only place to import from beside what is installed."""

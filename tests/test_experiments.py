@@ -17,6 +17,8 @@ from jaxgen import runs
 from jaxgen.pictures import plots, sheets, text
 from tests.test_runs import bits, call, contents, edit, snapshot, tensors
 
+pytestmark = pytest.mark.unoptimized
+
 EXPERIMENTS = [conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist]
 
 

@@ -18,6 +18,8 @@ from jaxgen.models import completion, dcgan, vae
 from tests.support import tiny
 from tests.test_commands import DIGITS, files_in, make_run, tensors_of
 
+pytestmark = pytest.mark.unoptimized
+
 SMALL_VAE = vae.ConvVAE(2, size=8, width=2)
 FIGURES = {
     "frechet_distance": {

@@ -16,6 +16,8 @@ from jaxgen.runs import outputs
 from tests.support import tiny
 from tests.test_runs import bits, call, events
 
+pytestmark = pytest.mark.unoptimized
+
 ROOT = Path(__file__).parent.parent
 PICTURES = ("captioned", "compared", "curves", "grid", "over", "plane", "scatter", "sheet")
 

@@ -16,6 +16,8 @@ from tests.support import tiny
 from tests.test_runs import bits
 from tests.test_training import line_recipe, rows
 
+pytestmark = pytest.mark.unoptimized
+
 POINTS = rows().astype(np.float32)
 
 

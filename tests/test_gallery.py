@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.unoptimized
+
 ROOT = Path(__file__).parent.parent
 PROGRAMS = sorted((ROOT / "docs" / "gallery").glob("*.py"))
 

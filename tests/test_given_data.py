@@ -12,6 +12,8 @@ from experiments import conv_autoencoder, dcgan_digits, rnn_complete
 from jaxgen import InputError, data
 from tests.test_runs import call, contents
 
+pytestmark = pytest.mark.unoptimized
+
 CHANCE = np.random.default_rng(0)
 IMAGES = CHANCE.integers(0, 256, (40, 8, 8), np.uint8)
 LABELS = np.arange(40) % 3

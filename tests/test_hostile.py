@@ -22,6 +22,8 @@ from jaxgen.layers import init_variables
 from jaxgen.models.completion import RowCompleter
 from tests.test_runs import call, snapshot
 
+pytestmark = pytest.mark.unoptimized
+
 Case = tuple[ModuleType, list[str], str]  # the experiment, its arguments, and a part of the message
 
 

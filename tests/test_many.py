@@ -23,6 +23,8 @@ from jaxgen.training import Loop, Recipe, as_source
 from tests.support import tiny
 from tests.test_parallel import SmallVAE
 
+pytestmark = pytest.mark.unoptimized
+
 BATCH, STEPS, COUNT = 4, 10, 3  # steps in an epoch; models
 
 

@@ -16,6 +16,8 @@ from jaxgen.layers import init_variables
 from jaxgen.metrics import samples as samples_module
 from jaxgen.models import autoencoder, completion, dcgan, vae
 
+pytestmark = pytest.mark.unoptimized
+
 DIGITS = {"name": "digits", "size": [8, 8], "channels": 1, "white": 16}
 
 

@@ -10,6 +10,8 @@ from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complet
 from jaxgen import data, metrics
 from jaxgen.metrics import samples as samples_module
 
+pytestmark = pytest.mark.unoptimized
+
 SAMPLES = {"frechet_distance", "kernel_distance", "precision", "recall", "density", "coverage"}
 VAE = {"elbo", "reconstruction", "kl_divergence", "active_units", "reconstruction_mse", "linear_probe"}
 OF_EPOCHS = {

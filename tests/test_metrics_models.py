@@ -13,6 +13,8 @@ from jaxgen.metrics import features as features_module
 from jaxgen.metrics import samples as samples_module
 from jaxgen.metrics.features import learned_features
 
+pytestmark = pytest.mark.unoptimized
+
 
 @pytest.fixture(scope="module")
 def digits():

@@ -21,6 +21,8 @@ from jaxgen.runs import lock, outputs
 from tests.support import tiny
 from tests.test_runs import ROOT, call, contents, snapshot
 
+pytestmark = pytest.mark.unoptimized
+
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 REFUSING = r"""

@@ -19,6 +19,8 @@ from jaxgen.runs.record import announce
 from jaxgen.training import Recipe, Source
 from tests.support import tiny
 
+pytestmark = pytest.mark.unoptimized
+
 BATCH = 4
 SIZE = 2 * BATCH + 3  # the last batch cannot be divided between two devices
 

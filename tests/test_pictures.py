@@ -17,6 +17,8 @@ from sklearn.decomposition import PCA
 from jaxgen import pictures
 from jaxgen.pictures import plots
 
+pytestmark = pytest.mark.unoptimized
+
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:

@@ -12,6 +12,8 @@ from jaxgen.pictures import plots
 from jaxgen.runs.record import title
 from tests.support import tiny
 
+pytestmark = pytest.mark.unoptimized
+
 
 @pytest.mark.parametrize(
     ("what", "epoch", "wanted"),

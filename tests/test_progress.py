@@ -10,6 +10,8 @@ from jaxgen.runs import progress
 from jaxgen.runs.progress import Progress
 from tests.support import tiny
 
+pytestmark = pytest.mark.unoptimized
+
 # The metrics of each experiment, at their widest.
 METRICS = {
     "conv_autoencoder": {"loss": 0.0123456},

@@ -21,6 +21,8 @@ from jaxgen.report.live import live_model
 from jaxgen.report.network import evaluate, trace
 from tests.support.run_folder import MODULES, NAMES, trained_variables, write_run
 
+pytestmark = pytest.mark.unoptimized
+
 
 def content(page):
     """The data of a page, which is a file or a text."""

@@ -14,6 +14,8 @@ from jaxgen.report.network import UnsupportedError, evaluate, trace
 from jaxgen.report.rows import complete
 from tests.support.run_folder import MODULES, trained_variables
 
+pytestmark = pytest.mark.unoptimized
+
 
 def traced(function, *inputs):
     """The network of a function, traced for one example."""

@@ -22,7 +22,10 @@ MISSING = [
     for name, there in (("playwright", importlib.util.find_spec("playwright")), ("chromium", CHROMIUM))
     if not there
 ]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {' and '.join(MISSING)}")
+pytestmark = [
+    pytest.mark.unoptimized,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {' and '.join(MISSING)}"),
+]
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True}
 DRAWN = "new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))"

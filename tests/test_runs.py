@@ -23,6 +23,8 @@ from jaxgen.runs import checkpoint, log, run
 from jaxgen.runs.command import command
 from tests.support import tiny
 
+pytestmark = pytest.mark.unoptimized
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -17,6 +17,8 @@ from jaxgen.runs.progress import grouped
 from jaxgen.training import as_source
 from tests.support import tiny
 
+pytestmark = pytest.mark.unoptimized
+
 
 class Config(tiny.Config):
     learning_rate: runs.Crossed[runs.Positive] = 0.1

@@ -20,6 +20,8 @@ from tests.support import tiny
 from tests.test_runs import LIMIT, ROOT, bits, wait_for
 from tests.test_training import line_recipe, rows
 
+pytestmark = pytest.mark.unoptimized
+
 SAVING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 
 

@@ -18,6 +18,8 @@ from jaxgen.models import dcgan, vae
 from tests.support import tiny
 from tests.test_runs import bits, edit
 
+pytestmark = pytest.mark.unoptimized
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -17,6 +17,8 @@ from jaxgen.layers import Linear, halvings, init_variables
 from jaxgen.models import autoencoder, dcgan, vae
 from jaxgen.training import Recipe
 
+pytestmark = pytest.mark.unoptimized
+
 KEY = jax.random.key(0)
 SIZES = [(8, 4, 1), (10, 5, 1), (14, 7, 1), (28, 7, 2), (32, 4, 3), (48, 6, 3), (64, 4, 4), (96, 6, 4), (224, 7, 5)]
 LABELS = np.array([2, 0, 1, 2, 1, 0])

@@ -13,6 +13,8 @@ from jaxgen.errors import InputError
 from jaxgen.models import dcgan, vae
 from tests.test_runs import call
 
+pytestmark = pytest.mark.unoptimized
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), np.uint8)
 LABELS = np.arange(20) % 3
 SMALL = {"size": 8, "width": 2, "batch_size": 6, "epochs": 1}
