@@ -12,6 +12,7 @@ from jaxgen import processes
 from jaxgen.errors import InputError
 from jaxgen.runs.config import Config, option
 from jaxgen.runs.models import models_of
+from jaxgen.signals import say
 
 _MOST_CPU_DEVICES = 256
 
@@ -121,6 +122,8 @@ def connect(config: Config) -> None:
         raise InputError(f"{option('coordinator', config.coordinator)}: must be HOST:PORT or auto")
     elif given["process"] >= given["processes"]:
         raise InputError(f"{option('process', config.process)}: must be below {option('processes', config.processes)}")
+    where = f"{given['processes']} at {given['coordinator']}" if given["coordinator"] else "that the cluster names"
+    say(f"connecting the processes, {where}")
     try:
         processes.connect(*given.values())
     except (RuntimeError, ValueError, OSError) as error:
