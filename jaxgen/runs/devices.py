@@ -127,9 +127,8 @@ def connect(config: Config) -> None:
     try:
         processes.connect(*given.values())
     except (RuntimeError, ValueError, OSError) as error:
-        raise InputError(
-            f"the processes could not be connected, by {_all_options()} or by the cluster: {error}"
-        ) from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"the processes could not be connected: {why}; check {_all_options()}") from error
 
 
 def _all_options() -> str:
