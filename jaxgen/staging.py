@@ -6,6 +6,7 @@ bit for bit.
 """
 
 import contextlib
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -154,11 +155,16 @@ def one_ahead(tasks: Iterable[Callable[[], T]]) -> Generator[T, None, None]:
     The thread ends with the iterator, also when that is closed early. An error in a task is raised when its result is
     asked for.
     """
-    with ThreadPoolExecutor(1, "jaxgen-data") as thread:
-        waiting: deque[Future[T]] = deque()
+    is_ending = sys.is_finalizing  # a name of this function, because those of modules are gone by then
+    thread = ThreadPoolExecutor(1, "jaxgen-data")
+    waiting: deque[Future[T]] = deque()
+    try:
         for task in tasks:
             waiting.append(thread.submit(task))
             if len(waiting) > 1:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        if not is_ending():  # when Python ends, it ends the threads first
+            thread.shutdown(cancel_futures=True)
