@@ -122,8 +122,8 @@ def connect(config: Config) -> None:
         raise InputError(f"{option('coordinator', config.coordinator)}: must be HOST:PORT or auto")
     elif given["process"] >= given["processes"]:
         raise InputError(f"{option('process', config.process)}: must be below {option('processes', config.processes)}")
-    where = f"{given['processes']} at {given['coordinator']}" if given["coordinator"] else "that the cluster names"
-    say(f"connecting the processes, {where}")
+    by_hand = f"{given['processes']} processes at {given['coordinator']}"
+    say(f"connecting {by_hand if given['coordinator'] else 'the processes that the cluster names'}")
     try:
         processes.connect(*given.values())
     except (RuntimeError, ValueError, OSError) as error:
