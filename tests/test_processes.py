@@ -194,6 +194,12 @@ def test_bad_options_are_refused(options, said):
         connect(tiny.Config(**options))
 
 
+def test_nobody_answers(monkeypatch):
+    monkeypatch.setattr(processes, "_PATIENCE", 0)
+    with pytest.raises(InputError, match=r"could not be connected.*: nobody answers at 127.0.0.1:\d+ \("):
+        connect(tiny.Config(coordinator=f"127.0.0.1:{free_port()}", processes=2, process=1))
+
+
 @pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
 def test_tasks_of_a_cluster_are_noticed(name, monkeypatch):
     for count, are_several in (("1", False), ("4", True)):
