@@ -55,7 +55,8 @@ def choose(data_on: DataOn, arrays: PyTree, can_be_cut: bool, device: jax.Device
     if data_on != "auto":
         return data_on
     device = device or next(iter(jax.device_put(0).devices()))
-    needed, there = 2 * size_of(arrays), memory.available()
+    to_place = [leaf for leaf in jax.tree.leaves(arrays) if not isinstance(leaf, jax.Array)]
+    needed, there = 2 * size_of(to_place), memory.available()
     fits_in_memory = needed <= there or not on_disk  # what is in memory already fits
     if not can_be_cut or (fits_in_memory and needed <= memory.available_on(device)):
         return "device"

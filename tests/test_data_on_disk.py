@@ -151,6 +151,10 @@ def test_what_is_held_out_of_data_on_disk_is_a_sample_in_memory(root, monkeypatc
     assert_same(remaining, in_memory[0])
     assert len(validation.images) == 3
     assert_same(data.hold_out(train, 0.0)[0], whole[0])
+    given, given_test = data.load_splits(train)  # as in main(config, data=train)
+    assert isinstance(given.images, DiskArray)
+    assert isinstance(given_test.images, np.ndarray)
+    assert_same(given, data.load(whole[0]))
 
 
 def test_figures_are_of_a_sample_of_the_images_on_disk(root, monkeypatch):
