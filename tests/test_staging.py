@@ -13,6 +13,7 @@ from jaxgen.errors import InputError
 from jaxgen.models import completion
 from jaxgen.ondisk import DiskArray
 from jaxgen.runs.record import digest
+from tests.support import tiny
 from tests.test_training import same_bits
 
 COUNT, BATCH = 23, 4  # five full batches and one of three
@@ -157,6 +158,12 @@ def test_impossible_places_are_refused(on_disk):
     too_long = windows._replace(batch=lambda arrays, rows: windows.batch(arrays, rows + 2))
     with pytest.raises(InputError, match="but not by its batch function"):
         training.Loop(recipe(), too_long, BATCH, data_on="disk")
+
+
+def test_a_run_refuses_an_impossible_place_before_it_begins(tmp_path):
+    with pytest.raises(InputError, match=r"^data_on='disk': the data are in memory"):
+        tiny.main(tiny.Config(out=tmp_path / "run", data_on="disk"))
+    assert not (tmp_path / "run").exists()
 
 
 def threads() -> list[str]:
