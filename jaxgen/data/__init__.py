@@ -160,7 +160,7 @@ def hold_out(images: Images, fraction: float, seed: int = 0) -> tuple[Images, Im
 
 
 def _sample(images: Images) -> Images:
-    """At most 5,000 of the images, from all over them, in memory; always the same ones."""
+    """At most 2,000 of the images, from all over them, in memory; always the same ones."""
     order = np.random.default_rng(0).permutation(len(images.images))
     some = images.select(np.sort(order[:_MOST_HELD_OUT]))
     return some._replace(images=np.asarray(some.images))
