@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax._src import compiler
 
 from jaxgen import compilation, runs
 
@@ -30,11 +31,32 @@ def pytest_report_header() -> str:
     return "PyTorch: installed" if HAS_TORCH else f"PyTorch: not installed, so not collected: {', '.join(NEED_TORCH)}"
 
 
+@pytest.fixture(scope="session")
+def without_fusion_emitters():
+    """What makes JAX's options for XLA, changed to choose XLA's older code generator, which is quicker than its MLIR.
+
+    JAX has no setting for that which could differ by file. JAX 0.12 no longer has the older one, and keeps its options.
+    """
+    options_of = getattr(compiler, "get_compile_options", None)
+    override = {"xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda: 0).lower().compile(compiler_options=override)
+    except jax.errors.JaxRuntimeError:  # there is no such option
+        return options_of
+
+    def changed(*args, **kwargs):
+        options = options_of(*args, **kwargs)
+        options.env_option_overrides = [*options.env_option_overrides, *override.items()]
+        return options
+
+    return changed
+
+
 @pytest.fixture(scope="module", autouse=True)
-def clear_compiled_programs(request):
+def clear_compiled_programs(request, isolated_caches, without_fusion_emitters):
     """Free what a file's tests compiled: it adds up to gigabytes, and slows down every garbage collection.
 
-    In files marked `unoptimized`, XLA omits most optimizations, which halves the time that it takes to compile. Those
+    In files marked `unoptimized`, XLA omits most optimizations, so that compiling takes a third of the time. Those
     files are about runs, commands and what is written, and compare results of programs that are compiled alike. Files
     that compare numbers with PyTorch's, or look at what XLA makes of a program, are not among them.
     """
@@ -42,6 +64,7 @@ def clear_compiled_programs(request):
         if request.node.get_closest_marker("unoptimized"):
             patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # for the processes that tests start
             jax.config.update("jax_disable_most_optimizations", True)
+            patch.setattr(compiler, "get_compile_options", without_fusion_emitters, raising=False)
         yield
     jax.config.update("jax_disable_most_optimizations", False)
     compilation.forget_programs()

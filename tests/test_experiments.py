@@ -393,9 +393,9 @@ def test_invalid_input_is_refused(tmp_path, monkeypatch, capsys, case):
 TINY = {
     conv_autoencoder: {"size": (8, 12), "channels": 1, "batch_size": 5},
     dcgan_digits: {"batch_size": 4},
-    dcgan_mnist: {"batch_size": 5},
+    dcgan_mnist: {"batch_size": 5, "width": 8},
     rnn_complete: {"size": (8, 6), "hidden": 5, "batch_size": 7, "cell": ("gru",)},
-    vae_mnist: {"batch_size": 6, "latent": 3},
+    vae_mnist: {"batch_size": 6, "latent": 3, "width": 4},
 }
 
 
