@@ -193,7 +193,7 @@ def gathered(mesh: Mesh | None, tree: PyTree) -> PyTree:
         return tree
     assert mesh is not None
     if all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
-        return jax.device_put(tree, mesh.devices.flat[0])
+        return jax.device_put(tree, mesh.local_devices[0])
     return first_replica(mesh, jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, REPLICATED))(tree))
 
 

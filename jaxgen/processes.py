@@ -6,6 +6,8 @@ the disk, is decided by the first process and told to the others. With a single 
 
 import os
 import pickle
+import socket
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -16,6 +18,7 @@ from jaxgen.errors import InputError
 
 T = TypeVar("T")
 
+_PATIENCE = 300  # seconds in which the first process must answer, and all must have come
 _HEARTBEAT = 30  # seconds without a sign of life, after which a process counts as dead and the others end
 _SHUTDOWN = 30  # seconds that a process which ends waits for the others
 _TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")  # how many there are, under Slurm's srun and Open MPI
@@ -39,14 +42,36 @@ def connect(coordinator: str | None = None, count: int | None = None, index: int
         What is None is asked of the cluster: JAX knows Slurm, Open MPI, Kubernetes and Cloud TPUs.
 
     Raises:
+        OSError: nobody answers there for five minutes.
         RuntimeError: JAX has started, or the processes do not find each other.
         ValueError: JAX finds no cluster to ask.
     """
+    if coordinator is not None and index:
+        _wait_for(coordinator)
     # JAX's own handling of SIGTERM would take the place of ours, which saves.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
-        coordinator, count, index, heartbeat_timeout_seconds=_HEARTBEAT, shutdown_timeout_seconds=_SHUTDOWN
+        coordinator,
+        count,
+        index,
+        initialization_timeout=_PATIENCE,
+        heartbeat_timeout_seconds=_HEARTBEAT,
+        shutdown_timeout_seconds=_SHUTDOWN,
     )
+
+
+def _wait_for(coordinator: str) -> None:
+    """Wait until the first process answers: JAX would end this one without an exception where it does not."""
+    host, _, port = coordinator.rpartition(":")
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise OSError(error.errno, f"nobody answers at {coordinator} ({error.strerror})") from error
+            time.sleep(0.5)
 
 
 def are_several() -> bool:

@@ -6,6 +6,7 @@ bit for bit.
 """
 
 import contextlib
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +27,7 @@ DataOn = Literal["auto", "device", "host", "disk"]
 Place = Literal["device", "host", "disk"]
 T = TypeVar("T")
 
-PIECE_BYTES = 2**26  # about how large a piece is; up to four of them are in memory
+PIECE_BYTES = 2**25  # about how large a piece is; up to four of them are in memory
 
 
 def choose(data_on: DataOn, arrays: PyTree, can_be_cut: bool, device: jax.Device | None = None) -> Place:
@@ -54,7 +55,8 @@ def choose(data_on: DataOn, arrays: PyTree, can_be_cut: bool, device: jax.Device
     if data_on != "auto":
         return data_on
     device = device or next(iter(jax.device_put(0).devices()))
-    needed, there = 2 * size_of(arrays), memory.available()
+    to_place = [leaf for leaf in jax.tree.leaves(arrays) if not isinstance(leaf, jax.Array)]
+    needed, there = 2 * size_of(to_place), memory.available()
     fits_in_memory = needed <= there or not on_disk  # what is in memory already fits
     if not can_be_cut or (fits_in_memory and needed <= memory.available_on(device)):
         return "device"
@@ -154,11 +156,16 @@ def one_ahead(tasks: Iterable[Callable[[], T]]) -> Generator[T, None, None]:
     The thread ends with the iterator, also when that is closed early. An error in a task is raised when its result is
     asked for.
     """
-    with ThreadPoolExecutor(1, "jaxgen-data") as thread:
-        waiting: deque[Future[T]] = deque()
+    is_ending = sys.is_finalizing  # a name of this function, because those of modules are gone by then
+    thread = ThreadPoolExecutor(1, "jaxgen-data")
+    waiting: deque[Future[T]] = deque()
+    try:
         for task in tasks:
             waiting.append(thread.submit(task))
             if len(waiting) > 1:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        if not is_ending():  # when Python ends, it ends the threads first
+            thread.shutdown(cancel_futures=True)

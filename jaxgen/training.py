@@ -102,7 +102,7 @@ class Slice(NamedTuple):
     step: int  # finished steps of the current epoch
     carry: Carry
     metrics: dict[str, float] | None  # the epoch's means, where a slice ends an epoch
-    seconds: float  # of computing, without compilation
+    seconds: float  # of computing and of waiting for data, without compilation
 
 
 @dataclasses.dataclass(frozen=True)

@@ -176,6 +176,16 @@ def test_process_that_fails_gives_the_reason(monkeypatch: pytest.MonkeyPatch) ->
         scaling._run([scaling.Job("nothing", [])])
 
 
+@pytest.mark.parametrize("name", ["rnn_gru", "dcgan_digits"])
+def test_epochs_have_whole_batches_up_to_the_most_devices(name: str) -> None:
+    case = CASES[name]()
+    for count in (3, scaling.MOST):
+        batch_size = count * case.config.batch_size
+        source = case.source(scaling._whole_batches(case, batch_size))
+        assert source.size >= batch_size
+        assert source.size % batch_size == 0
+
+
 # --- The command ------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +218,11 @@ All devices share the"""  # noqa: E501
     )
     assert "Steps take 0.99 (0.98–0.99) times the forecast" in printed
     assert "NOT QUIET" not in printed
+    page = projection.generate([WORK], [made])
+    assert "`. Steps take 0.99 (0.98–0.99) times the forecast" in page
+    assert "| conv_autoencoder | 1 | 50 | 50000 |" in page
+    assert "| conv_autoencoder | 2 | 100 | 50000 |" in page
+    assert "| conv_autoencoder | 1 | 100 |" not in page  # neither the recipe's own batch nor one for each device
     disturbed = report.scaling(made, "devices")
     assert " 25000* " in disturbed
     assert "* NOT QUIET" in disturbed
@@ -216,8 +231,8 @@ All devices share the"""  # noqa: E501
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--devices", "1", "0"], "--devices 0: must be from 1 to 64"),
-        (["--processes", "65"], "--processes 65: must be from 1 to 64"),
+        (["--devices", "1", "0"], "--devices 0: must be from 1 to 32"),
+        (["--processes", "33"], "--processes 33: must be from 1 to 32"),
         (["--devices", "2", "--processes", "2"], "--devices and --processes: measure one at a time"),
         (["--epochs", "1", "--many", "2"], "--epochs and --many: measure one at a time"),
     ],

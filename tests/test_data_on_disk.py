@@ -92,7 +92,7 @@ def test_the_files_can_go_to_another_folder(root, cache_folder, monkeypatch, cap
         (["prepare"], "name|NAME"),
         (
             ["prepare", "digits"],
-            "digits: are in memory; what can stay on disk is folder:PATH, arrays:FILE.npz and tfds",
+            "digits: these data are kept in memory; what can stay on disk is folder:PATH, arrays:FILE.npz and tfds",
         ),
         (["prepare", "folder:nowhere"], "folder:nowhere: there is no such folder"),
         (["prepare", "nothing"], "there is no data set 'nothing'"),
@@ -151,6 +151,10 @@ def test_what_is_held_out_of_data_on_disk_is_a_sample_in_memory(root, monkeypatc
     assert_same(remaining, in_memory[0])
     assert len(validation.images) == 3
     assert_same(data.hold_out(train, 0.0)[0], whole[0])
+    given, given_test = data.load_splits(train)  # as in main(config, data=train)
+    assert isinstance(given.images, DiskArray)
+    assert isinstance(given_test.images, np.ndarray)
+    assert_same(given, data.load(whole[0]))
 
 
 def test_figures_are_of_a_sample_of_the_images_on_disk(root, monkeypatch):

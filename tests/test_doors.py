@@ -97,7 +97,7 @@ def test_the_documented_example_runs_and_resumes_from_a_package_of_ones_own(pack
     for extra in (["--epochs", "1"], ["--epochs", "2", "--resume"]):
         done = python("-m", "my_models.denoise", *extra, cwd=package)
         assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("data      digits: 1,797 images of 8×8×1, 10 classes; none held out\n")
+    assert done.stdout.startswith("data      digits: 1,797 images of 8×8×1, 10 classes; none held out; on the device\n")
     folder = package / "runs" / "denoise"
     assert json.loads((folder / "config.json").read_text())["experiment"] == "my_models.denoise"
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2

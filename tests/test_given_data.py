@@ -130,7 +130,7 @@ def test_a_run_goes_on_where_its_data_were_moved_to(tmp_path, monkeypatch, capsy
     assert f"started on other data (SHA-256 {sum_of_its_data[:12]}…, not " in err
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert train("--resume", "--epochs", "2", "--data", "folder:../new") == (0, "")
+    assert train("--resume", "--epochs", "2", "--data", "folder:../new", "--data-on", "disk") == (0, "")
     moved, through = contents(tmp_path / "run"), contents(tmp_path / "through")
     weights = "final/model.safetensors"  # says where the data were
     assert moved.pop(weights)[-1000:] == through.pop(weights)[-1000:]

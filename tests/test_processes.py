@@ -90,9 +90,9 @@ def run(folder: Path, *words: str, count: int = 2) -> list[str]:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[list[subprocess.Popen[str]]]:
+def running(folder: Path, *words: str) -> Iterator[list[subprocess.Popen[str]]]:
     """A run of two processes, after its first epochs."""
-    with started(2, "tests.support.tiny", "--out", str(folder), *OFTEN, "--epochs", "100000") as those:
+    with started(2, "tests.support.tiny", "--out", str(folder), *OFTEN, "--epochs", "100000", *words) as those:
         until = time.monotonic() + 120
         while len(lines_of(folder)) < 30:
             assert time.monotonic() < until
@@ -112,8 +112,8 @@ def newest(folder: Path) -> tuple[dict[str, float], np.ndarray]:
     """Where the newest checkpoint is, and its weights."""
     path = checkpoint.numbered(Layout(folder).checkpoints)[-1]
     about = checkpoint.verify(path)
-    weights = torch_weights.load(tiny.Mean(), path / "model.safetensors")
-    return about, np.asarray(weights["params"]["mean"])
+    files = sorted(path.glob("*.safetensors"))
+    return about, np.stack([torch_weights.load(tiny.Mean(), file)["params"]["mean"] for file in files])
 
 
 def test_signal_to_one_process_stops_all_and_any_number_resumes(tmp_path):
@@ -145,7 +145,8 @@ def test_signal_to_one_process_stops_all_and_any_number_resumes(tmp_path):
 
 
 def test_process_that_dies_ends_all_and_the_run_is_resumed(tmp_path):
-    with running(tmp_path / "run") as those:
+    """Each of the two has trained one of two models, and one process goes on with both."""
+    with running(tmp_path / "run", "--seeds", "2") as those:
         those[1].kill()
         began = time.monotonic()
         said = those[0].communicate(timeout=120)[1]
@@ -154,8 +155,12 @@ def test_process_that_dies_ends_all_and_the_run_is_resumed(tmp_path):
     assert "error: another process, which JAX names below, has ended" in said
     assert "Task 1 heartbeat timeout" in said
     at = newest(tmp_path / "run")[0]["epoch"]
-    run(tmp_path / "run", "--resume", "--epochs", str(at + 1), count=1)
-    assert newest(tmp_path / "run")[0]["epoch"] == at + 1
+    epochs = ("--epochs", str(at + 1))
+    run(tmp_path / "run", "--resume", *epochs, count=1)
+    run(tmp_path / "whole", "--seeds", "2", *epochs, count=1)
+    (there, means), (_, wanted) = map(newest, (tmp_path / "run", tmp_path / "whole"))
+    assert (there["epoch"], means.shape) == (at + 1, (2, 8, 8, 1))
+    np.testing.assert_allclose(means, wanted, rtol=1e-4)
 
 
 def test_processes_must_agree_and_share_the_folder(tmp_path):
@@ -187,6 +192,12 @@ def test_processes_must_agree_and_share_the_folder(tmp_path):
 def test_bad_options_are_refused(options, said):
     with pytest.raises(InputError, match=re.escape(said)):
         connect(tiny.Config(**options))
+
+
+def test_nobody_answers(monkeypatch):
+    monkeypatch.setattr(processes, "_PATIENCE", 0)
+    with pytest.raises(InputError, match=r"could not be connected.*: nobody answers at 127.0.0.1:\d+ \("):
+        connect(tiny.Config(coordinator=f"127.0.0.1:{free_port()}", processes=2, process=1))
 
 
 @pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])

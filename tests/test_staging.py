@@ -13,6 +13,7 @@ from jaxgen.errors import InputError
 from jaxgen.models import completion
 from jaxgen.ondisk import DiskArray
 from jaxgen.runs.record import digest
+from tests.support import tiny
 from tests.test_training import same_bits
 
 COUNT, BATCH = 23, 4  # five full batches and one of three
@@ -81,6 +82,7 @@ def test_training_has_the_same_bits_from_memory_and_from_disk(on_disk):
         assert [each[:2] for each in pieces] == [each[:2] for each in resident]
         assert all(same_bits(one.carry, other.carry) for one, other in zip(pieces, resident, strict=True))
         assert [each.metrics for each in pieces] == [each.metrics for each in resident]
+    np.testing.assert_array_equal(loop.batch(jnp.array([5, 3])), ROWS[[5, 3]])
     long = slices(loop, seconds=1e9)
     assert len(long) < len(resident)
     assert same_bits(long[-1].carry, resident[-1].carry)
@@ -138,6 +140,7 @@ def test_the_place_is_chosen_by_what_is_free(on_disk, monkeypatch):
     assert chosen(stored, size, size, can_be_cut=False) == "device"
     assert chosen(ROWS, 0, 2 * size) == "device"  # it is in memory already
     assert chosen(ROWS, 0, size) == "host"
+    assert chosen((jnp.asarray(ROWS), LABELS), 0, size) == "device"  # where most of it is already
 
 
 def test_impossible_places_are_refused(on_disk):
@@ -155,6 +158,12 @@ def test_impossible_places_are_refused(on_disk):
     too_long = windows._replace(batch=lambda arrays, rows: windows.batch(arrays, rows + 2))
     with pytest.raises(InputError, match="but not by its batch function"):
         training.Loop(recipe(), too_long, BATCH, data_on="disk")
+
+
+def test_a_run_refuses_an_impossible_place_before_it_begins(tmp_path):
+    with pytest.raises(InputError, match=r"^data_on='disk': the data are in memory"):
+        tiny.main(tiny.Config(out=tmp_path / "run", data_on="disk"))
+    assert not (tmp_path / "run").exists()
 
 
 def threads() -> list[str]:

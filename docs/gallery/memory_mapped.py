@@ -1,9 +1,8 @@
-"""Data that stay on the disk: batches are read from a memory-mapped file by `jax.pure_callback`."""
+"""Data that stay on the disk: a memory-mapped file is read piece by piece, while the last piece trains."""
 
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import jaxgen
@@ -12,30 +11,19 @@ from jaxgen.models import autoencoder
 
 digits = data.load("digits")
 np.save("digits.npy", digits.images)
-on_disk = np.load("digits.npy", mmap_mode="r")  # uint8 [1797, 8, 8, 1]; pages are read when they are needed
-
-
-def read(rows):
-    return on_disk[np.asarray(rows)]
-
-
-def batch(arrays, rows):
-    shape = jax.ShapeDtypeStruct((len(rows), *on_disk.shape[1:]), on_disk.dtype)
-    images = jax.pure_callback(read, shape, rows, vmap_method="sequential")
-    return images.astype(jnp.float32) / digits.white
-
+on_disk = np.load("digits.npy", mmap_mode="r")  # uint8 [1797, 8, 8, 1]
 
 module = autoencoder.ConvAutoencoder(decoder=autoencoder.Decoder(channels=1), input_shape=(8, 8, 1))
 recipe = autoencoder.recipe(module)
 
 
-def train(source):
-    state = recipe.init(jax.random.key(0))
-    return jaxgen.fit(recipe, state, source, epochs=3, batch_size=50, key=jax.random.key(1))
+def train(images, data_on):
+    state, source = recipe.init(jax.random.key(0)), jaxgen.scaled(images, white=digits.white)
+    return jaxgen.fit(recipe, state, source, epochs=3, batch_size=50, key=jax.random.key(1), data_on=data_on)
 
 
-from_disk, history = train(jaxgen.Source((), len(on_disk), batch))
-from_memory, _ = train(jaxgen.scaled(digits.images, white=digits.white))
+from_disk, history = train(on_disk, "disk")
+from_memory, _ = train(digits.images, "device")
 print(f"{Path('digits.npy').stat().st_size:,} bytes on disk; loss {history['loss'][0]:.3f} → {history['loss'][-1]:.3f}")
 
 assert history["loss"][-1] < history["loss"][0]

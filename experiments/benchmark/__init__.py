@@ -7,6 +7,7 @@ python -m experiments.benchmark conv_autoencoder --epochs 3
 python -m experiments.benchmark dcgan_digits --many 8
 python -m experiments.benchmark dcgan_mnist --devices 1 2 4 8
 python -m experiments.benchmark dcgan_mnist --processes 1 2 4
+python -m experiments.benchmark --streaming 1000000
 python -m experiments.benchmark.tables
 python -m experiments.benchmark.projection
 
@@ -53,6 +54,10 @@ depend on the values of pixels.
 
 **How well they learn**, with `--epochs N`: both train for N epochs, from weights and orders of their own, on real
 images only, and the tables give the mean metrics of every epoch.
+
+**Streaming**, with `--streaming [IMAGES]`: `conv_autoencoder` trains an epoch on that many images of 56×56, once with
+all of them in memory and once from disk (`--data-on`), each in a process of its own. The speed is that of the epoch
+with the time that it waits for data; the peak memory is that of the whole command.
 
 **Many models**, with `--many N`: ours alone, N models at once (`jaxgen.many`) beside N times as many steps of one, in
 turns as above. On a CPU N is at most eight: one model's step already uses all cores, so that only the overhead of

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from experiments.benchmark import images, machine, processes, report, scaling
+from experiments.benchmark import images, machine, processes, report, scaling, streaming
 from experiments.benchmark.cases import CASES, GROUPS, Case
 from experiments.benchmark.figures import spread
 from experiments.benchmark.ideal import ideal_time, matmul_rate
@@ -35,7 +35,13 @@ from jaxgen.errors import InputError
 from jaxgen.runs.devices import provide_cpu_devices
 
 MOST_ON_CPU = 8  # models at once
-MODES = ("epochs", "many", scaling.DEVICES, scaling.PROCESSES)  # options that measure something else than the races
+MODES = (
+    "epochs",
+    "many",
+    scaling.DEVICES,
+    scaling.PROCESSES,
+    "streaming",
+)  # options that measure something else than the races
 QUICK = Effort((EAGER,), rounds=8, longest=30.0, training=0.5, products=2, generating_rounds=0, profiled=0, starts=0)
 
 
@@ -77,6 +83,15 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
             "and how much of that overlaps with computing; ours alone",
         )
     parser.add_argument(
+        "--streaming",
+        type=int,
+        nargs="?",
+        const=streaming.COUNT,
+        metavar="IMAGES",
+        help=f"train conv_autoencoder on so many images of 56×56, by default {streaming.COUNT:,}, from memory and from "
+        "disk: speed and peak memory; ours alone",
+    )
+    parser.add_argument(
         "--out", type=Path, default=Path("runs/benchmark.json"), help="the JSON file for all figures (%(default)s)"
     )
     return parser.parse_args(arguments)
@@ -87,6 +102,9 @@ def main(options: argparse.Namespace) -> None:
     names = chosen(options.recipes)
     if len(modes := [mode for mode in MODES if getattr(options, mode) is not None]) > 1:
         raise InputError(f"--{modes[0]} and --{modes[1]}: measure one at a time")
+    if options.streaming is not None:
+        measure_streaming(options)
+        return
     if importlib.util.find_spec("torch") is None:
         raise InputError("PyTorch is not installed, and the benchmark compares with it: pip install -e '.[test]'")
     if options.many is not None:
@@ -156,6 +174,18 @@ def measure_scaling(names: Sequence[str], kind: str, options: argparse.Namespace
         figures[kind][name] = scaling.measure(name, kind, counts, 2 if options.quick else scaling.ROUNDS)
         write_json(options.out, figures)
     print(f"{report.scaling(figures, kind)}\n\n{options.out}")
+
+
+def measure_streaming(options: argparse.Namespace) -> None:
+    """Measure a training whose images come from disk, beside the same from memory."""
+    if options.streaming < streaming.FEWEST:
+        raise InputError(f"--streaming {options.streaming}: must be {streaming.FEWEST} or more")
+    warn_if_busy()
+    figures: dict[str, Any] = surroundings(options)
+    write_json(options.out, figures)
+    figures["streaming"] = streaming.measure(options.streaming)
+    write_json(options.out, figures)
+    print("\n".join([*streaming.lines(figures["streaming"]), "", str(options.out)]))
 
 
 def chosen(recipes: Sequence[str]) -> list[str]:
@@ -293,6 +323,7 @@ def surroundings(options: argparse.Namespace) -> dict[str, Any]:
     words = [*options.recipes, *(["--quick"] if options.quick else [])]
     words += [] if options.epochs is None else ["--epochs", str(options.epochs)]
     words += [] if options.many is None else ["--many", str(options.many)]
+    words += [] if options.streaming is None else ["--streaming", str(options.streaming)]
     for kind in (scaling.DEVICES, scaling.PROCESSES):
         if (counts := getattr(options, kind)) is not None:
             words += [f"--{kind}", *map(str, counts)]

@@ -32,9 +32,10 @@ from experiments.benchmark.figures import spread
 from experiments.benchmark.profile import profile
 from experiments.benchmark.race import Jaxgen
 from jaxgen import compilation
+from jaxgen.data import Images
 
 DEVICES, PROCESSES = "devices", "processes"
-MOST = 64  # devices or processes
+MOST = 32  # devices or processes; for so many batches of its own every recipe has enough images
 ROUNDS = 6  # the fewest for which some may be disturbed and the others count
 
 _ROUND_SECONDS, _FEWEST_STEPS = 0.5, 2  # of a round, at least
@@ -91,6 +92,7 @@ def measure_here(job: Job) -> list[dict[str, Any]]:
     """Start JAX as the job says, and measure each of its batch sizes."""
     if job.one_core:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", job.devices)
     jax.config.update("jax_enable_compilation_cache", False)  # so that every program can be read
     others: list[psutil.Process] = []
@@ -202,10 +204,12 @@ def _with_batches_of(case: Case, batch_size: int) -> Case:
     return case._replace(config=case.config.replace(batch_size=batch_size))
 
 
-def _whole_batches(case: Case, batch_size: int) -> Any:
+def _whole_batches(case: Case, batch_size: int) -> Images:
     """The training images without those of a smaller last batch, which has a program of its own."""
     loaded = images.load(case.config, case.shape)
-    count = len(loaded.images) // batch_size * batch_size
+    examples = case.source(loaded).size // len(loaded.images)  # of an image
+    of_whole_batches = batch_size // math.gcd(batch_size, examples)
+    count = len(loaded.images) // of_whole_batches * of_whole_batches
     return loaded._replace(images=loaded.images[:count], labels=loaded.labels[:count])
 
 

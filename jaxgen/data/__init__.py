@@ -30,7 +30,7 @@ __all__ = [
     "load_splits",
 ]
 
-_MOST_HELD_OUT = 5000  # images that are held out of data on disk
+_MOST_HELD_OUT = 2000  # images that are held out of data on disk
 _ON_DISK = "folder:PATH, arrays:FILE.npz and tfds:NAME"
 
 NAMES = ("digits", "faces", *originals.COLLECTIONS, "tfds:NAME", "folder:PATH", "arrays:FILE.npz")
@@ -97,9 +97,8 @@ def load(
     if isinstance(loaded.images, DiskArray):
         return loaded
     if on_disk:
-        raise InputError(
-            f"{name if isinstance(name, str) else GIVEN}: are in memory; what can stay on disk is {_ON_DISK}"
-        )
+        shown = name if isinstance(name, str) else GIVEN
+        raise InputError(f"{shown}: these data are kept in memory; what can stay on disk is {_ON_DISK}")
     return loaded._replace(images=np.require(loaded.images, np.uint8, ["C", "W"]))
 
 
@@ -118,7 +117,7 @@ def absolute(name: str) -> str:
 def load_splits(name: str | Given, **options: Any) -> tuple[Images, Images]:
     """`load` both splits, whose images must be of one shape. `log` is told about the training images.
 
-    Where the training images stay on disk, the test images are in memory, and at most 5,000 from all over them.
+    Where the training images stay on disk, the test images are in memory, and at most 2,000 from all over them.
 
     Args:
         name: as `load` takes it.
@@ -141,7 +140,7 @@ def hold_out(images: Images, fraction: float, seed: int = 0) -> tuple[Images, Im
         seed: determines which part that is.
 
     Returns:
-        Both. Where the images are on disk, those to train on stay there, and at most 5,000 of the others, from all over
+        Both. Where the images are on disk, those to train on stay there, and at most 2,000 of the others, from all over
         them, are in memory.
 
     Raises:
@@ -161,7 +160,7 @@ def hold_out(images: Images, fraction: float, seed: int = 0) -> tuple[Images, Im
 
 
 def _sample(images: Images) -> Images:
-    """At most 5,000 of the images, from all over them, in memory; always the same ones."""
+    """At most 2,000 of the images, from all over them, in memory; always the same ones."""
     order = np.random.default_rng(0).permutation(len(images.images))
     some = images.select(np.sort(order[:_MOST_HELD_OUT]))
     return some._replace(images=np.asarray(some.images))

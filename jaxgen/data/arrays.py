@@ -48,8 +48,10 @@ def from_python(given: Given, split: str, target: Target, division: splits.Divis
     original, held_out = _divide(_given_images(given), GIVEN, split, division)
     if target.size not in (None, original.images.shape[1:3]):
         original = full_range(original)
-    progress = partial(report.progress, task=f"{GIVEN}: resizing")
-    fitted = original._replace(images=fit_all(np.asarray(original.images), target, progress))
+    fitted = original
+    if target.shape_of(original.images) != original.images.shape[1:]:
+        progress = partial(report.progress, task=f"{GIVEN}: resizing")
+        fitted = original._replace(images=fit_all(np.asarray(original.images), target, progress))
     _inform(original, fitted, GIVEN, split, target, held_out, report)
     return fitted
 

@@ -74,7 +74,8 @@ def read(
     _check_is_folder(root, name)
     files = _find_split(root, split, division)
     title = cache.fingerprint(root.resolve(), split, target, skip_bad, division)
-    states = ((os.path.relpath(file, root), label, _state(file)) for file, label in files.examples)
+    below = len(os.path.join(root, ""))
+    states = ((file[below:], label, _state(file)) for file, label in files.examples)
     origin = cache.fingerprint(files.classes, each=states)
     make = partial(_decode, name, files, target, skip_bad, report)
     prepared = cache.cached(f"folder-{title[:32]}", origin, make, on_disk=on_disk)
@@ -207,13 +208,15 @@ def _scan(folder: Path) -> _Scan:
         below[:] = sorted(name for name in below if not _is_ignored(name) and not _is_loop(here, name))
         if here == folder:
             by_class.update((name, []) for name in below)
+        prefix = os.path.join(place, "")
         class_name = next(iter(here.relative_to(folder).parts), _UNLABELED)
         for name in sorted(names):
             if name.startswith(".") or name.lower() in _IGNORED_FILES:
                 continue
-            suffix = os.path.splitext(name)[1].lower()
+            _, dot, ending = name.rpartition(".")
+            suffix = f"{dot}{ending}".lower() if dot and ending else ""
             if suffix in readable:
-                by_class.setdefault(class_name, []).append(os.path.join(place, name))
+                by_class.setdefault(class_name, []).append(prefix + name)
             else:
                 left_out[suffix] += 1
     _check_scan(folder, by_class, left_out)

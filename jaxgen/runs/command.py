@@ -107,7 +107,7 @@ def _status_of(work: Callable[[], int], remedies: Remedies) -> int:
         return _say_why(str(error), 1)
     except MemoryError:
         return _say_why(f"out of memory; {remedies.memory}", 1)
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # the latter, too, where a collective operation fails
         if processes.is_lost(error):
             return _say_why(f"another process, which JAX names below, has ended; {remedies.disk} ({error})", 1)
         if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory")):  # the latter: on the CPU

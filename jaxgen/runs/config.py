@@ -29,6 +29,7 @@ from pydantic_core import ErrorDetails, to_jsonable_python
 from jaxgen.errors import InputError
 from jaxgen.names import module_name
 from jaxgen.signals import say
+from jaxgen.staging import DataOn
 
 T = TypeVar("T")
 RESUMABLE = "may change when the run is resumed"
@@ -173,6 +174,9 @@ class Config(BaseModel):
     process: Resumable[Annotated[int, Field(ge=0)] | None] = None
     """The number of this process, from 0; the first one writes the run."""
 
+    data_on: Resumable[DataOn] = "auto"
+    """Where the data are kept: device, or host (memory) or disk, from where they come in pieces; auto: by size."""
+
     cpu_devices: ClassVar[int] = 1  # the default of `devices` on the CPU, where there are as many cores
 
     def __init__(self, **fields: Any) -> None:
@@ -296,7 +300,8 @@ class DataConfig(Config):
     @property
     def loading(self) -> dict[str, Any]:
         """What `jaxgen.data.load` is told beside the name, the size and the channels."""
-        return {"crop": self.crop, "skip_bad": self.skip_bad, "log": say}
+        on_disk = None if self.data_on == "auto" else self.data_on == "disk"
+        return {"crop": self.crop, "skip_bad": self.skip_bad, "on_disk": on_disk, "log": say}
 
     @field_validator("data")
     @classmethod

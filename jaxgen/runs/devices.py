@@ -12,6 +12,7 @@ from jaxgen import processes
 from jaxgen.errors import InputError
 from jaxgen.runs.config import Config, option
 from jaxgen.runs.models import models_of
+from jaxgen.signals import say
 
 _MOST_CPU_DEVICES = 256
 
@@ -121,12 +122,13 @@ def connect(config: Config) -> None:
         raise InputError(f"{option('coordinator', config.coordinator)}: must be HOST:PORT or auto")
     elif given["process"] >= given["processes"]:
         raise InputError(f"{option('process', config.process)}: must be below {option('processes', config.processes)}")
+    by_hand = f"{given['processes']} processes at {given['coordinator']}"
+    say(f"connecting {by_hand if given['coordinator'] else 'the processes that the cluster names'}")
     try:
         processes.connect(*given.values())
     except (RuntimeError, ValueError, OSError) as error:
-        raise InputError(
-            f"the processes could not be connected, by {_all_options()} or by the cluster: {error}"
-        ) from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"the processes could not be connected: {why}; check {_all_options()}") from error
 
 
 def _all_options() -> str:

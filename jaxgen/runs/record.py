@@ -14,8 +14,14 @@ from jaxgen.runs.config import Config
 from jaxgen.runs.environment import environment
 from jaxgen.runs.layout import VERSION, Layout
 from jaxgen.signals import say
+from jaxgen.staging import Place
 
 PyTree = Any
+_PLACES: dict[Place, str] = {
+    "device": "on the device",
+    "host": "streamed from memory",
+    "disk": "streamed from disk",
+}
 
 
 def record(config: Config, data_sha256: str, about_data: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -49,14 +55,17 @@ def write_record(layout: Layout, content: Mapping[str, Any], config: Config, dev
     write_json(layout.environment, environment(config, devices))
 
 
-def announce(layout: Layout, content: Mapping[str, Any], devices: Sequence[jax.Device], models: int) -> None:
-    """Say what a run of so many models learns from, where it computes, and where it writes."""
+def announce(
+    layout: Layout, content: Mapping[str, Any], devices: Sequence[jax.Device], models: int, place: Place
+) -> None:
+    """Say what a run of so many models learns from, where that is, where it computes, and where it writes."""
     if data := content["data"]:
         size = "×".join(map(str, (*data["size"], data["channels"])))
         classes = len(data.get("classes", ()))
         held_out = f"{data['held_out']:,}" if data.get("held_out") else "none"
         kinds = f", {classes} classes" if classes > 1 else ""
-        say(f"data      {data['name']}: {data['images']:,} images of {size}{kinds}; {held_out} held out")
+        images = f"{data['name']}: {data['images']:,} images of {size}{kinds}"
+        say(f"data      {images}; {held_out} held out; {_PLACES[place]}")
     process_count = len({device.process_index for device in devices})
     shared = f", {_division(len(devices), process_count, models)}" if len(devices) > 1 else ""
     say(f"device    {devices[0].platform}:{devices[0].id} ({devices[0].device_kind}){shared}")

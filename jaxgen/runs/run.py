@@ -32,6 +32,7 @@ from jaxgen.runs.results import Results
 from jaxgen.runs.resume import At, Finished, New, Start, newest_good
 from jaxgen.runs.room import check_memory
 from jaxgen.signals import available, say, stop_on_signals
+from jaxgen.staging import Place
 from jaxgen.training import Carry, Loop, PyTree, Recipe, Slice, Source
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -74,6 +75,7 @@ class Setup(NamedTuple):
     weights: PyTree  # to start from
     how_to_resume: str
     page: Page | None
+    data_on: Place  # where the data are kept
 
 
 class Run(Generic[ConfigT]):
@@ -224,7 +226,8 @@ class Run(Generic[ConfigT]):
         recipe = self._models.recipe(averaged(recipe, self.config.ema) if self.config.ema else recipe)
         self._recipe, self._drawings, self._best = recipe, drawings, best
         self._notes, self._measure, self._each = notes, measure, each
-        self._loop = Loop(recipe, self._setup.source, self.config.batch_size, self._setup.devices)
+        setup = self._setup
+        self._loop = Loop(recipe, setup.source, self.config.batch_size, setup.devices, setup.data_on)
         check_memory(self.config, self._loop)
         with stop_on_signals(STOP_SIGNALS, self._say_stopping, self._aborted) as self._stop:
             begins = self._setup.begins

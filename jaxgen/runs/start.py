@@ -25,6 +25,7 @@ from jaxgen.runs.resume import Finished, New, decide
 from jaxgen.runs.run import Page, Run, Setup
 from jaxgen.runs.session import session
 from jaxgen.signals import say
+from jaxgen.staging import Place, choose
 from jaxgen.training import PyTree, Source, as_source, check_batch_size
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -81,6 +82,7 @@ def _started(
     _check_batch_size(config, source)
     check_event_log(config)
     devices = find_devices(config)
+    data_on = _place(config, source)
     is_alone = how_to_resume_group is None
     if config.self_check and is_alone:
         _self_check(find_device(config.device))
@@ -91,12 +93,12 @@ def _started(
     weights = _starting_weights(modules, getattr(config, "weights", None)) if isinstance(begins, New) else None
     content = record(config, data_sha256, about_data)
     how_to_resume = how_to_resume_group or resume_command(config)
-    setup = Setup(source, modules, descriptions, content, devices, begins, weights, how_to_resume, page)
+    setup = Setup(source, modules, descriptions, content, devices, begins, weights, how_to_resume, page, data_on)
     layout = Layout(config.folder)
     with locked(layout.folder, layout.lock), Progress(label) as progress:
         check_all_see(layout.folder)
         if is_alone and not isinstance(begins, Finished):
-            announce(layout, content, devices, models_of(config).number)
+            announce(layout, content, devices, models_of(config).number, data_on)
         run = Run(config, setup, progress)
         yield run
         run.finish()
@@ -110,6 +112,15 @@ def _check_batch_size(config: Config, source: Source) -> None:
             f"{option('batch_size', config.batch_size)}: there are only {source.size:,} images or windows to train on; "
             f"{option('batch_size', source.size)} is the most"
         ) from None
+
+
+def _place(config: Config, source: Source) -> Place:
+    """Where the data are kept."""
+    device = find_device(config.device)
+    try:
+        return processes.decided(lambda: choose(config.data_on, source.arrays, source.piece is not None, device))
+    except InputError as error:
+        raise InputError(f"{option('data_on', config.data_on)}: {error}") from None
 
 
 def _named(modules: Modules) -> Mapping[str, Any]:
@@ -224,7 +235,7 @@ def start_group(
         content = record(config, data_sha256, about_data)
         with locked(layout.folder, layout.lock):
             check_all_see(layout.folder)
-            announce(layout, content, devices, models_of(config).number)
+            announce(layout, content, devices, models_of(config).number, _place(config, source))
             if processes.is_first():
                 write_record(layout, content, config, devices)
                 layout.remove_later(-1)  # comparisons are made anew from the runs' own files
