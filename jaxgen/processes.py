@@ -4,9 +4,12 @@ Every process runs the same program. What could differ between them, such as a d
 the disk, is decided by the first process and told to the others. With a single process these functions do nothing.
 """
 
+import functools
+import itertools
 import os
 import pickle
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -21,6 +24,8 @@ T = TypeVar("T")
 _PATIENCE = 300  # seconds in which the first process must answer, and all must have come
 _HEARTBEAT = 30  # seconds without a sign of life, after which a process counts as dead and the others end
 _SHUTDOWN = 30  # seconds that a process which ends waits for the others
+_ENDING = 5  # seconds that a process which fails waits for the others to fail for the same reason
+_MEETING = 86_400  # seconds that a process may take longer than another to prepare data or to compile
 _TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")  # how many there are, under Slurm's srun and Open MPI
 
 
@@ -50,7 +55,8 @@ def connect(coordinator: str | None = None, count: int | None = None, index: int
         _wait_for(coordinator)
     # JAX's own handling of SIGTERM would take the place of ours, which saves.
     jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(
+    initialize = functools.partial(
+        jax.distributed.initialize,
         coordinator,
         count,
         index,
@@ -58,6 +64,32 @@ def connect(coordinator: str | None = None, count: int | None = None, index: int
         heartbeat_timeout_seconds=_HEARTBEAT,
         shutdown_timeout_seconds=_SHUTDOWN,
     )
+    _Connection.is_pending = True
+    _in_thread(initialize)
+    _Connection.is_pending = False
+
+
+class _Connection:
+    """Whether JAX is connecting this process with the others, or was interrupted while it did."""
+
+    is_pending = False
+
+
+def _in_thread(function: Callable[[], None]) -> None:
+    """Call the function while this thread handles signals, which it could not within JAX."""
+    raised: list[Exception] = []
+
+    def call() -> None:
+        try:
+            function()
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
 
 
 def _wait_for(coordinator: str) -> None:
@@ -76,7 +108,7 @@ def _wait_for(coordinator: str) -> None:
 
 def are_several() -> bool:
     """Whether JAX's distributed runtime connects this process with others."""
-    return jax.distributed.is_initialized() and jax.process_count() > 1
+    return jax.distributed.is_initialized() and not _Connection.is_pending and jax.process_count() > 1
 
 
 def is_first() -> bool:
@@ -110,10 +142,57 @@ def decided(function: Callable[[], T]) -> T:
     return result[0]
 
 
+def meet() -> None:
+    """Wait until all processes are here.
+
+    On the CPU, the first collective operation among some devices fails where it begins more than 30 seconds earlier in
+    one process than in another. So they meet before it: one may have to decode its data, or to compile a program that
+    another has in its cache.
+    """
+    if are_several():
+        _wait_at_barrier(f"jaxgen-{next(_meetings)}", _MEETING)
+
+
+_meetings = itertools.count()
+
+
+@functools.cache
+def _meet_once() -> None:
+    meet()
+
+
+def end_together(*, has_failed: bool) -> bool:
+    """Wait until all processes are about to end.
+
+    Returns:
+        Whether they are. Where this process has failed, it waits a few seconds only; then JAX's own way of ending,
+        which waits for all, would abort it.
+    """
+    if not are_several():
+        return True
+    try:
+        _wait_at_barrier("jaxgen-end", _ENDING if has_failed else _MEETING)
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+def await_end() -> None:
+    """Where another process is lost, wait until JAX says which and ends this one."""
+    time.sleep(_HEARTBEAT + _ENDING)
+
+
+def _wait_at_barrier(name: str, seconds: float) -> None:
+    from orbax.checkpoint.multihost import get_barrier_sync_fn
+
+    get_barrier_sync_fn()(key=name, timeout_ms=int(1000 * seconds))
+
+
 def _from_first(message: bytes) -> bytes:
     """The first process's message, in all processes."""
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
+    _meet_once()
     length = int(broadcast_one_to_all(np.array(len(message))))
     padded = np.frombuffer(message.ljust(length, b"\0")[:length], np.uint8)
     return bytes(np.asarray(broadcast_one_to_all(padded)).astype(np.uint8))
@@ -136,4 +215,5 @@ def _of_all(own: np.ndarray) -> np.ndarray:
         return own[None]
     from jax.experimental.multihost_utils import process_allgather
 
+    _meet_once()
     return np.asarray(process_allgather(own))

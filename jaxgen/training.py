@@ -489,6 +489,7 @@ class Loop:
         if size not in self._programs:
             arguments = carry, piece.arrays, piece.epoch, 0, 1
             self._programs[size] = compiled(piece.steps.advance, *arguments, inspect=self._warn_of_slow_loop)
+            processes.meet()
         return self._programs[size]
 
     def _warn_of_slow_loop(self, lowered: jax.stages.Lowered) -> None:

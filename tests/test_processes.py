@@ -33,13 +33,19 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def started(count: int, *words: str, **environment: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """The same command as several processes, which do not outlive the test."""
+def started(
+    count: int, *words: str, only: Sequence[int] = (), of_last: Sequence[str] = (), **environment: str
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """The same command as several processes, or only some of them, which do not outlive the test."""
     coordinator = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", str(count), "--process"]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": os.environ | environment}
     those = [
-        subprocess.Popen([sys.executable, "-m", *words, *coordinator, str(index)], cwd=ROOT, **options)
-        for index in range(count)
+        subprocess.Popen(
+            [sys.executable, "-m", *words, *coordinator, str(index), *(of_last if index == count - 1 else ())],
+            cwd=ROOT,
+            **options,
+        )
+        for index in only or range(count)
     ]
     try:
         yield those
@@ -153,7 +159,7 @@ def test_process_that_dies_ends_all_and_the_run_is_resumed(tmp_path):
         assert time.monotonic() - began < 60
     assert those[0].returncode not in (0, None)
     assert "error: another process, which JAX names below, has ended" in said
-    assert "Task 1 heartbeat timeout" in said
+    assert "stopped sending heartbeats):\n1\n" in said  # JAX names process 1
     at = newest(tmp_path / "run")[0]["epoch"]
     epochs = ("--epochs", str(at + 1))
     run(tmp_path / "run", "--resume", *epochs, count=1)
@@ -161,6 +167,25 @@ def test_process_that_dies_ends_all_and_the_run_is_resumed(tmp_path):
     (there, means), (_, wanted) = map(newest, (tmp_path / "run", tmp_path / "whole"))
     assert (there["epoch"], means.shape) == (at + 1, (2, 8, 8, 1))
     np.testing.assert_allclose(means, wanted, rtol=1e-4)
+
+
+def test_process_that_fails_alone_says_why_and_ends(tmp_path):
+    """Its status is that of its error: JAX's own way of ending would wait for the others, and abort."""
+    command = ("tests.support.tiny", "--out", str(tmp_path / "run"))
+    with started(2, *command, of_last=("--device", "none")) as those:
+        said = those[1].communicate(timeout=60)[1]
+        assert those[1].returncode == 2
+        assert "process 1: error: --device none: " in said
+
+
+def test_signal_while_connecting(tmp_path):
+    with started(2, "tests.support.tiny", "--out", str(tmp_path / "run"), only=[0]) as (first,):
+        assert first.stdout is not None
+        assert "connecting 2 processes" in first.stdout.readline()
+        time.sleep(1)  # until JAX waits for the other process
+        first.send_signal(signal.SIGINT)
+        assert "stopped" in first.communicate(timeout=60)[1]
+        assert first.returncode == 128 + signal.SIGINT
 
 
 def test_processes_must_agree_and_share_the_folder(tmp_path):
@@ -185,6 +210,7 @@ def test_processes_must_agree_and_share_the_folder(tmp_path):
         ({"coordinator": "a:1", "process": 0}, "processes: missing"),
         ({"coordinator": "a:1", "processes": 2}, "process: missing"),
         ({"coordinator": "a", "processes": 2, "process": 0}, "coordinator='a': must be HOST:PORT or auto"),
+        ({"coordinator": "a:65536", "processes": 2, "process": 0}, "coordinator='a:65536': must be HOST:PORT"),
         ({"coordinator": "a:1", "processes": 2, "process": 2}, "process=2: must be below processes=2"),
         ({"coordinator": "auto"}, "the processes could not be connected"),  # JAX has started
     ],

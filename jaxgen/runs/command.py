@@ -109,7 +109,9 @@ def _status_of(work: Callable[[], int], remedies: Remedies) -> int:
         return _say_why(f"out of memory; {remedies.memory}", 1)
     except (jax.errors.JaxRuntimeError, ValueError) as error:  # the latter, too, where a collective operation fails
         if processes.is_lost(error):
-            return _say_why(f"another process, which JAX names below, has ended; {remedies.disk} ({error})", 1)
+            status = _say_why(f"another process, which JAX names below, has ended; {remedies.disk} ({error})", 1)
+            processes.await_end()
+            return status
         if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory")):  # the latter: on the CPU
             raise
         return _say_why(f"out of memory; {remedies.memory}", 1)
@@ -127,6 +129,8 @@ def _leave(status: int) -> NoReturn:
         except (OSError, ValueError):
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if not processes.end_together(has_failed=status != 0):
+        os._exit(status)
     raise SystemExit(status)
 
 

@@ -118,7 +118,7 @@ def connect(config: Config) -> None:
         given = dict.fromkeys(given)  # which the cluster knows
     elif missing:
         raise InputError(f"{' and '.join(map(option, missing))}: missing; several processes need {_all_options()}")
-    elif not re.fullmatch(r".+:\d+", config.coordinator or ""):
+    elif not _is_address(config.coordinator or ""):
         raise InputError(f"{option('coordinator', config.coordinator)}: must be HOST:PORT or auto")
     elif given["process"] >= given["processes"]:
         raise InputError(f"{option('process', config.process)}: must be below {option('processes', config.processes)}")
@@ -129,6 +129,11 @@ def connect(config: Config) -> None:
     except (RuntimeError, ValueError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"the processes could not be connected: {why}; check {_all_options()}") from error
+
+
+def _is_address(text: str) -> bool:
+    parts = re.fullmatch(r".+:(\d{1,5})", text)
+    return parts is not None and 0 < int(parts[1]) < 1 << 16
 
 
 def _all_options() -> str:
