@@ -23,8 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.errors import InputError
-from jaxgen.ops._accumulate import accumulator
+from jaxgen.ops._products import accumulator
 from jaxgen.ops.conv import conv, conv_transpose
+from jaxgen.ops.linear import linear
 from jaxgen.ops.pool import max_pool
 from jaxgen.ops.recurrent import gru, lstm
 from jaxgen.parallel import mean_over_shards, shards
@@ -283,9 +284,8 @@ class Linear(nn.Module):
         """
         x = _as_input(self, x)
         default = bounded_uniform(x.shape[-1])
-        low = _for_products(x)
-        weight = _parameter(self, "weight", self.weight_init or default, (x.shape[-1], self.features), low)
-        y = (low @ weight).astype(x.dtype)
+        weight = _parameter(self, "weight", self.weight_init or default, (x.shape[-1], self.features), x)
+        y = linear(x, weight, matmul_dtype=_products.get())
         return y + _parameter(self, "bias", self.bias_init or default, (self.features,), x) if self.use_bias else y
 
 
@@ -331,10 +331,18 @@ class Conv(nn.Module):
         dilation, channels = pair(self.dilation, "dilation"), _per_group(self, "inputs", x.shape[-1])
         _per_group(self, "features", self.features)
         default = bounded_uniform(channels * math.prod(kernel_size))
-        images, padding = self._pad(_for_products(x), kernel_size, stride, dilation)
+        images, padding = self._pad(x, kernel_size, stride, dilation)
         shape = *kernel_size, channels, self.features
         weight = _parameter(self, "weight", self.weight_init or default, shape, images)
-        y = conv(images, weight, stride=stride, padding=padding, dilation=dilation, groups=self.groups).astype(x.dtype)
+        y = conv(
+            images,
+            weight,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=self.groups,
+            matmul_dtype=_products.get(),
+        )
         return y + _parameter(self, "bias", self.bias_init or default, (self.features,), x) if self.use_bias else y
 
     def _pad(
@@ -397,17 +405,17 @@ class ConvTranspose(nn.Module):
         kernel_size, features = pair(self.kernel_size, "kernel_size"), _per_group(self, "features", self.features)
         _per_group(self, "inputs", x.shape[-1])
         default = bounded_uniform(features * math.prod(kernel_size))
-        low = _for_products(x)
-        weight = _parameter(self, "weight", self.weight_init or default, (*kernel_size, features, x.shape[-1]), low)
+        weight = _parameter(self, "weight", self.weight_init or default, (*kernel_size, features, x.shape[-1]), x)
         y = conv_transpose(
-            low,
+            x,
             weight,
             stride=pair(self.stride, "stride"),
             padding=pair(self.padding, "padding"),
             output_padding=pair(self.output_padding, "output_padding"),
             dilation=pair(self.dilation, "dilation"),
             groups=self.groups,
-        ).astype(x.dtype)
+            matmul_dtype=_products.get(),
+        )
         return y + _parameter(self, "bias", self.bias_init or default, (self.features,), x) if self.use_bias else y
 
 

@@ -12,6 +12,9 @@ from experiments.benchmark.images import random_images
 from jaxgen import precision
 from jaxgen.layers import BatchNorm, Linear, matmul_dtype
 from jaxgen.models import autoencoder, completion, dcgan, vae
+from jaxgen.runs import devices
+from jaxgen.runs.layout import Layout
+from jaxgen.runs.record import announce
 
 BATCH = 8
 
@@ -124,3 +127,34 @@ def test_statistics_are_taken_in_float32():
     assert y.dtype == statistics["running_mean"].dtype == jnp.float32
     assert statistics["running_mean"].tolist() == pytest.approx((0.1 * z.mean(0)).tolist())
     assert jnp.abs(y.mean(0)).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("processor", "precision", "warned"),
+    [
+        ("processor: 0\nflags\t\t: fpu avx2 avx512f", "bf16", True),
+        ("processor: 0\nflags\t\t: fpu avx2 avx512f", "float32", False),
+        ("processor: 0\nflags\t\t: fpu avx512f avx512_bf16", "bf16", False),
+        ("processor: 0\nflags\t\t: fpu amx_bf16 amx_tile", "bf16", False),
+        ("processor: 0\nFeatures\t: fp asimd", "bf16", False),  # not x86: nothing is known
+        (None, "bf16", False),  # not Linux
+    ],
+)
+def test_a_run_says_where_a_processor_cannot_multiply_bfloat16(
+    processor, precision, warned, tmp_path, monkeypatch, capsys
+):
+    path = tmp_path / "cpuinfo"
+    if processor is not None:
+        path.write_text(processor)
+    monkeypatch.setattr(devices, "_CPUINFO", path)
+    announce(Layout(tmp_path), {"data": {}, "options": {"precision": precision}}, jax.devices("cpu"), 1, "device")
+    assert ("cannot multiply bfloat16" in capsys.readouterr().out) == warned
+
+
+@pytest.mark.parametrize("name", ["dcgan_digits", "conv_autoencoder", "dcgan_mnist", "vae_mnist"])
+def test_bfloat16_products_have_the_form_that_xla_multiplies_as_such_on_the_cpu(name):
+    """It converts the operands of other products to float32 first; and no result is rounded to bfloat16."""
+    recipe, arguments = in_precision(name, "bf16")
+    lowered = jax.jit(recipe.update).trace(*jax.eval_shape(arguments)).lower(lowering_platforms=("cpu",)).as_text()
+    pattern = r"stablehlo.dot_general .* contracting_dims = (\[.*?\] x \[.*?\]).*xbf16>, .*xbf16>\) -> .*x(\w+)>"
+    assert set(re.findall(pattern, lowered)) == {("[1] x [0]", "f32"), ("[1] x [1]", "f32")}

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen.ops._accumulate import accumulator
+from jaxgen.ops._products import accumulator
 
 __all__ = ["gru", "lstm"]
 

@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 
@@ -15,6 +16,7 @@ from jaxgen.runs.models import models_of
 from jaxgen.signals import say
 
 _MOST_CPU_DEVICES = 256
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def find_device(name: str) -> jax.Device:
@@ -148,3 +150,14 @@ def provide_cpu_devices(config: Config) -> None:
         count = of_each or min(config.cpu_devices, cores)
         with contextlib.suppress(RuntimeError):  # JAX has started
             jax.config.update("jax_num_cpu_devices", min(count, _MOST_CPU_DEVICES))
+
+
+def lacks_bfloat16(device: jax.Device) -> bool:
+    """Whether a device is known to be an x86 processor without instructions that multiply bfloat16.
+
+    Those with AMX or AVX-512 BF16 have them. Only Linux says which a processor has.
+    """
+    if device.platform != "cpu" or not _CPUINFO.exists():
+        return False
+    flags = re.search(r"^flags\s*:(.*)$", _CPUINFO.read_text(), re.MULTILINE)
+    return flags is not None and not {"amx_bf16", "avx512_bf16"} & set(flags[1].split())

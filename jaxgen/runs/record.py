@@ -11,6 +11,7 @@ import numpy as np
 from jaxgen.durable import write_json
 from jaxgen.ondisk import DiskArray
 from jaxgen.runs.config import Config
+from jaxgen.runs.devices import lacks_bfloat16
 from jaxgen.runs.environment import environment
 from jaxgen.runs.layout import VERSION, Layout
 from jaxgen.signals import say
@@ -69,6 +70,8 @@ def announce(
     process_count = len({device.process_index for device in devices})
     shared = f", {_division(len(devices), process_count, models)}" if len(devices) > 1 else ""
     say(f"device    {devices[0].platform}:{devices[0].id} ({devices[0].device_kind}){shared}")
+    if content.get("options", {}).get("precision") == "bf16" and lacks_bfloat16(devices[0]):
+        say("precision bf16: this processor cannot multiply bfloat16 (no AMX, no AVX-512 BF16); float32 may be faster")
     say(f"folder    {layout.folder}")
 
 

@@ -24,12 +24,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.export import is_symbolic_dim
+from jax.typing import DTypeLike
 
 from jaxgen.ops.conv import _cpu, _library
 from jaxgen.ops.conv._geometry import Geometry, Pair, pad
@@ -47,6 +50,7 @@ def conv(
     padding: Pair = (0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
+    matmul_dtype: DTypeLike | None = None,
 ) -> jax.Array:
     """Cross-correlate images with a kernel, as `torch.nn.functional.conv2d` does without its bias.
 
@@ -59,6 +63,7 @@ def conv(
         padding: Rows and columns of zeros added on both sides.
         dilation: Pixels between neighbouring taps of the kernel.
         groups: Groups of channels; each group of outputs reads only the inputs of its own group.
+        matmul_dtype: What images and kernel are rounded to before they are multiplied; by default their own dtype.
 
     Returns:
         `[B, H', W', C_out]` with H' = ⌊(H + 2·padding − dilation·(kh − 1) − 1) / stride⌋ + 1, and W' likewise.
@@ -84,7 +89,8 @@ def conv(
             f"with padding {padding}"
         )
     geometry = Geometry((height, width), small, (kh, kw), _pair(stride), _pair(padding), _pair(dilation))
-    return _in_groups(partial(_conv, geometry), groups, x, kernel, (x.shape[0], *small, kernel.shape[3]))
+    products = _Products(geometry, jnp.dtype(matmul_dtype or x.dtype))
+    return _in_groups(partial(_conv, products), groups, x, kernel, (x.shape[0], *small, kernel.shape[3]))
 
 
 def conv_transpose(
@@ -96,6 +102,7 @@ def conv_transpose(
     output_padding: Pair = (0, 0),
     dilation: Pair = (1, 1),
     groups: int = 1,
+    matmul_dtype: DTypeLike | None = None,
 ) -> jax.Array:
     """Apply the transpose of a convolution, as `torch.nn.functional.conv_transpose2d` does without its bias.
 
@@ -111,6 +118,7 @@ def conv_transpose(
             convolution have the same output size.
         dilation: That of the convolution.
         groups: Groups of channels; each group of inputs contributes only to the outputs of its own group.
+        matmul_dtype: What images and kernel are rounded to before they are multiplied; by default their own dtype.
 
     Returns:
         `[B, H', W', C_out]` with H' = (H − 1)·stride − 2·padding + dilation·(kh − 1) + output_padding + 1, W' likewise.
@@ -150,8 +158,9 @@ def conv_transpose(
     if min(large) < 1:
         raise ValueError(f"conv_transpose: padding {padding} leaves nothing of the output")
     geometry = Geometry(large, (height, width), (kh, kw), _pair(stride), _pair(padding), _pair(dilation))
+    products = _Products(geometry, jnp.dtype(matmul_dtype or x.dtype))
     shape = (x.shape[0], *large, groups * kernel.shape[2])
-    return _in_groups(partial(_conv_transpose, geometry), groups, x, kernel, shape)
+    return _in_groups(partial(_conv_transpose, products), groups, x, kernel, shape)
 
 
 def conv_general_dilated(
@@ -268,42 +277,52 @@ def _in_groups(
     return jax.vmap(function, in_axes=3, out_axes=3)(x, kernel).reshape(shape)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv(geometry: Geometry, large: jax.Array, kernel: jax.Array) -> jax.Array:
-    small: jax.Array = lax.platform_dependent(
-        large, kernel, cpu=partial(_cpu.conv, geometry), default=partial(_library.conv, geometry)
-    )
-    return small
+class _Products(NamedTuple):
+    """What determines the products of a convolution, besides the arrays."""
+
+    geometry: Geometry
+    dtype: np.dtype  # in which they are multiplied
+
+
+def _lowered(products: _Products, name: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """The function of that name in `_cpu` or in `_library`, in the dtype of `a`."""
+
+    def compute(implementation: ModuleType, a: jax.Array, b: jax.Array) -> jax.Array:
+        low = a.astype(products.dtype), b.astype(products.dtype)
+        result: jax.Array = getattr(implementation, name)(products.geometry, *low)
+        return result.astype(a.dtype)
+
+    chosen: jax.Array = lax.platform_dependent(a, b, cpu=partial(compute, _cpu), default=partial(compute, _library))
+    return chosen
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv_transpose(geometry: Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
-    large: jax.Array = lax.platform_dependent(
-        small, kernel, cpu=partial(_cpu.conv_transpose, geometry), default=partial(_library.conv_transpose, geometry)
-    )
-    return large
+def _conv(products: _Products, large: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _lowered(products, "conv", large, kernel)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _kernel_grad(geometry: Geometry, large: jax.Array, small: jax.Array) -> jax.Array:
-    kernel: jax.Array = lax.platform_dependent(
-        large, small, cpu=partial(_cpu.kernel_grad, geometry), default=partial(_library.kernel_grad, geometry)
-    )
-    return kernel
+def _conv_transpose(products: _Products, small: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _lowered(products, "conv_transpose", small, kernel)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _kernel_grad(products: _Products, large: jax.Array, small: jax.Array) -> jax.Array:
+    return _lowered(products, "kernel_grad", large, small)
 
 
 _conv.defvjp(
-    lambda geometry, large, kernel: (_conv(geometry, large, kernel), (large, kernel)),
-    lambda geometry, saved, small: (
-        _conv_transpose(geometry, small, saved[1]),
-        _kernel_grad(geometry, saved[0], small),
+    lambda products, large, kernel: (_conv(products, large, kernel), (large, kernel)),
+    lambda products, saved, small: (
+        _conv_transpose(products, small, saved[1]),
+        _kernel_grad(products, saved[0], small),
     ),
 )
 _conv_transpose.defvjp(
-    lambda geometry, small, kernel: (_conv_transpose(geometry, small, kernel), (small, kernel)),
-    lambda geometry, saved, large: (_conv(geometry, large, saved[1]), _kernel_grad(geometry, large, saved[0])),
+    lambda products, small, kernel: (_conv_transpose(products, small, kernel), (small, kernel)),
+    lambda products, saved, large: (_conv(products, large, saved[1]), _kernel_grad(products, large, saved[0])),
 )
 _kernel_grad.defvjp(
-    lambda geometry, large, small: (_kernel_grad(geometry, large, small), (large, small)),
-    lambda geometry, saved, kernel: (_conv_transpose(geometry, saved[1], kernel), _conv(geometry, saved[0], kernel)),
+    lambda products, large, small: (_kernel_grad(products, large, small), (large, small)),
+    lambda products, saved, kernel: (_conv_transpose(products, saved[1], kernel), _conv(products, saved[0], kernel)),
 )

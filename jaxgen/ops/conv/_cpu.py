@@ -1,4 +1,7 @@
-"""Convolutions as matrix products, for the CPU: which implementation computes which shape."""
+"""Convolutions as matrix products, for the CPU: which implementation computes which shape.
+
+16-bit inputs give float32.
+"""
 
 import math
 
@@ -23,15 +26,13 @@ def conv_transpose(geometry: Geometry, small: jax.Array, kernel: jax.Array) -> j
         for count, length, step in zip(geometry.small, geometry.window, geometry.stride, strict=True)
     )
     if geometry.dilation == (1, 1) and all(one_patch_a_pixel):
-        return _matmul.tile_patches(geometry, _matmul.patches(small, kernel).astype(small.dtype))
+        return _matmul.tile_patches(geometry, _matmul.patches(small, kernel))
     if 4 * kernel.shape[2] <= kernel.shape[3]:  # the patches are smaller than the windows that they come from
-        return _matmul.col2im(geometry, _matmul.patches(small, kernel)).astype(small.dtype)
+        return _matmul.col2im(geometry, _matmul.patches(small, kernel))
     if taps := _winograd.choose(geometry, small, kernel.shape[2:], _winograd.depth_range(geometry)[1]):
         return _winograd.conv_transpose(taps, geometry, small, kernel)
     if math.prod(geometry.large) > MUCH_BORDER * math.prod(geometry.small) * math.prod(geometry.stride):
-        return _matmul.col2im(geometry, _matmul.patches(small, kernel)).astype(
-            small.dtype
-        )  # phases would multiply many zeros
+        return _matmul.col2im(geometry, _matmul.patches(small, kernel))  # phases would multiply many zeros
     return _matmul.conv_transpose_by_phases(geometry, small, kernel)
 
 

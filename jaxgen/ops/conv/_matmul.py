@@ -1,4 +1,7 @@
-"""Convolutions as matrix products: im2col, col2im, and a transposed convolution by phases."""
+"""Convolutions as matrix products: im2col, col2im, and a transposed convolution by phases.
+
+16-bit inputs give float32.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.export import is_symbolic_dim
 
-from jaxgen.ops._accumulate import accumulator
+from jaxgen.ops._products import accumulator, dot, transposed_dot
 from jaxgen.ops.conv._geometry import Geometry, Pair, pad
 
 # Measured on the CPU, as the sizes below which the other form is faster.
@@ -30,7 +33,7 @@ def kernel_grad(geometry: Geometry, large: jax.Array, small: jax.Array) -> jax.A
     channels = large.shape[3], small.shape[3]
     small = small.reshape(math.prod(small.shape[:3]), channels[1])
     parts = [gram(columns, small, channels[0]) for columns in _padded_windows(geometry, large)]
-    return jnp.concatenate(parts).reshape(*geometry.window, *channels).astype(small.dtype)
+    return jnp.concatenate(parts).reshape(*geometry.window, *channels)
 
 
 def conv_transpose_by_phases(geometry: Geometry, small: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -47,7 +50,7 @@ def conv_transpose_by_phases(geometry: Geometry, small: jax.Array, kernel: jax.A
 
     def pixels(v: _Phase, h: _Phase) -> jax.Array:
         if not (v.taps and h.taps):
-            return jnp.zeros((batch, v.number, h.number, channels), small.dtype)
+            return jnp.zeros((batch, v.number, h.number, channels), accumulator(small.dtype))
         window, origin = (len(v.taps), len(h.taps)), (top + v.first, left + h.first)
         columns = _im2col(small, _Windows((v.number, h.number), window, origin, (1, 1), (v.step, h.step)))
         return _multiply(columns, kernel[np.array(v.taps)][:, np.array(h.taps)], (batch, v.number, h.number))
@@ -62,10 +65,10 @@ def conv_transpose_by_phases(geometry: Geometry, small: jax.Array, kernel: jax.A
 def patches(small: jax.Array, kernel: jax.Array) -> jax.Array:
     """The contribution of each small pixel: patch[m, t] = small[m] · kernel[t]ᵀ, [B, h, w, kh, kw, C].
 
-    16-bit inputs give float32. As a product of matrices, because XLA would copy a kernel of four dimensions first.
+    As a product of matrices, because XLA would copy a kernel of four dimensions first.
     """
     rows, channels = math.prod(small.shape[:3]), kernel.shape[3]
-    products = _dot(small.reshape(rows, channels), kernel.reshape(-1, channels), 1, 1)
+    products = dot(small.reshape(rows, channels), kernel.reshape(-1, channels), 1, 1)
     return products.reshape(*small.shape[:3], *kernel.shape[:3])
 
 
@@ -103,17 +106,11 @@ def col2im(geometry: Geometry, patches: jax.Array) -> jax.Array:
 
 
 def gram(columns: jax.Array, pixels: jax.Array, channels: int) -> jax.Array:
-    """columnsᵀ · pixels: [N, taps·C], [N, D] -> [taps, C, D]; 16-bit inputs give float32."""
+    """columnsᵀ · pixels: [N, taps·C], [N, D] -> [taps, C, D]"""
     if pixels.shape[1] < min(columns.shape[1], FEW_COLUMNS):
-        products = _dot(pixels, columns, 0, 0)
+        products = transposed_dot(pixels, columns)
         return products.reshape(pixels.shape[1], -1, channels).transpose(1, 2, 0)
-    return _dot(columns, pixels, 0, 0).reshape(-1, channels, pixels.shape[1])
-
-
-def _dot(a: jax.Array, b: jax.Array, axis_of_a: int, axis_of_b: int) -> jax.Array:
-    """The product of two matrices, contracted over these axes, in the dtype in which sums are accumulated."""
-    contracted = (((axis_of_a,), (axis_of_b,)), ((), ()))
-    return lax.dot_general(a, b, contracted, preferred_element_type=accumulator(a.dtype))
+    return transposed_dot(columns, pixels).reshape(-1, channels, pixels.shape[1])
 
 
 class _Phase(NamedTuple):
@@ -220,5 +217,5 @@ def _runs(image: jax.Array, row: np.ndarray, start: np.ndarray, length: int) -> 
 def _multiply(columns: list[jax.Array], kernel: jax.Array, size: tuple[int, int, int]) -> jax.Array:
     """Σ of each matrix times its part of the kernel, as images [*size, channels] of size [B, H, W]."""
     parts = kernel.reshape(len(columns), -1, kernel.shape[3])
-    products = [_dot(matrix, parts[n], 1, 0) for n, matrix in enumerate(columns)]
-    return sum(products[1:], products[0]).astype(kernel.dtype).reshape(*size, kernel.shape[3])
+    products = [dot(matrix, parts[n], 1, 0) for n, matrix in enumerate(columns)]
+    return sum(products[1:], products[0]).reshape(*size, kernel.shape[3])
