@@ -16,6 +16,10 @@ _MOST_PROGRAMS = 64  # that are kept in memory
 _LARGEST_CONSTANTS = 1 << 20  # bytes; a program that embeds more is not kept
 _LARGEST_DISK_CACHE = 2 << 30  # bytes
 
+# Without it, XLA's CPU compiler copies an optimizer's moments and parameters in every step of a training loop, although
+# it may overwrite them; its compilers for other platforms always work so. It changes no result.
+_OPTIONS: dict[str, str | bool] = {"xla_cpu_copy_insertion_use_region_analysis": True}
+
 _programs: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
 _lock = threading.Lock()
 
@@ -44,7 +48,7 @@ def compiled(
     if not _is_shareable(traced.jaxpr):
         if inspect is not None:
             inspect(lowered)
-        program: Callable[..., Any] = lowered.compile()
+        program: Callable[..., Any] = _compile(lowered)
         return program
     key = (
         hashlib.sha256(lowered.as_text().encode()).digest(),
@@ -60,12 +64,21 @@ def compiled(
             return _programs[key]
     if inspect is not None:
         inspect(lowered)
-    program = lowered.compile()
+    program = _compile(lowered)
     with _lock:
         _programs[key] = program
         while len(_programs) > _MOST_PROGRAMS:
             _programs.popitem(last=False)
     return program
+
+
+def _compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    try:
+        return lowered.compile(compiler_options=_OPTIONS)
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        return lowered.compile()  # a future XLA may not have the option any more
 
 
 def forget_programs() -> None:

@@ -275,10 +275,10 @@ class _Steps:
             rows = jax.lax.dynamic_slice_in_dim(epoch.rows, (number - origin) * self.batch_size, self.batch_size)
             state, metrics = self.step(carry.state, arrays, rows, jax.random.fold_in(epoch.noise_key, number))
             sums = jax.tree.map(lambda total, value: total + value, carry.sums, metrics)
-            return Carry(state, sums, _first_bad(carry.bad_step, metrics, number))
+            return Carry(state, sums, _first_bad(carry.bad_step, all_finite(metrics), number))
 
         carry = jax.lax.fori_loop(first, stop, step, carry)
-        bad_step = _first_bad(carry.bad_step, carry.state, jnp.asarray(stop) - 1)
+        bad_step = _first_bad(carry.bad_step, _is_finite(carry.state), jnp.asarray(stop) - 1)
         return carry._replace(bad_step=_earliest(bad_step))
 
     def zero_sums(self, arrays: PyTree, state: PyTree) -> Metrics:
@@ -297,8 +297,20 @@ class _Steps:
         return made
 
 
-def _first_bad(bad_step: jax.Array, values: PyTree, step: jax.Array | int) -> jax.Array:
-    return jnp.where((bad_step < 0) & ~all_finite(values), jnp.asarray(step, jnp.int32), bad_step)
+def _is_finite(state: PyTree) -> jax.Array:
+    """`all_finite`, for many numbers.
+
+    On the CPU, XLA sums in one fast pass over memory, and tests number by number in two slow ones. A sum is finite only
+    if all numbers are; where it is not, it may have overflowed, and they are tested.
+    """
+    floating = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    sums = [leaf.sum() for leaf in floating]
+    finite: jax.Array = jax.lax.cond(all_finite(sums), lambda leaves: jnp.array(True), all_finite, floating)
+    return finite
+
+
+def _first_bad(bad_step: jax.Array, is_finite: jax.Array, step: jax.Array | int) -> jax.Array:
+    return jnp.where((bad_step < 0) & ~is_finite, jnp.asarray(step, jnp.int32), bad_step)
 
 
 def _earliest(bad_step: jax.Array) -> jax.Array:

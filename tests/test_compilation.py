@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import optax
 import pytest
 
 import jaxgen
-from jaxgen import training
+from jaxgen import compilation, training
 from jaxgen.compilation import compiled
 from jaxgen.from_loss import recipe_from_loss
 from jaxgen.models import completion
@@ -185,3 +186,29 @@ print(events.count("cache_misses"))
         misses.append(int(done.stdout))
     assert misses[0] > 0
     assert misses[1] == 0
+
+
+def test_a_loop_does_not_copy_the_state_of_its_optimizer():
+    adam, x, params = optax.adam(0.1), jnp.ones((8, 64)), [jnp.ones((64, 64)), jnp.ones((64, 32))]
+
+    def loss(params):
+        return jnp.sum(jnp.tanh(jnp.tanh(x @ params[0]) @ params[1]) ** 2)
+
+    def steps(state, stop):
+        def step(_, state):
+            params, moments = state
+            return training.descend(adam, jax.grad(loss)(params), moments, params)
+
+        return jax.lax.fori_loop(0, stop, step, state)
+
+    def copies(program):
+        return re.findall(r"= f32\[64,\d+\]\S* copy\(", program.as_text())
+
+    function, arguments = jax.jit(steps, donate_argnums=0), ((params, adam.init(params)), 3)
+    assert copies(function.lower(*arguments).compile())
+    assert not copies(compiled(function, *arguments))
+
+
+def test_an_option_that_xla_has_no_more_is_left_out(monkeypatch):
+    monkeypatch.setattr(compilation, "_OPTIONS", {"xla_cpu_no_such_option": True})
+    assert compiled(jax.jit(lambda x: x + 7), 1)(1) == 8

@@ -218,6 +218,21 @@ def test_non_finite_parameter_is_recorded():
     assert carry.bad_step == 0
 
 
+@pytest.mark.parametrize(("largest", "bad_step"), [(3e38, -1), (np.inf, 0), (np.nan, 0)])
+def test_a_state_whose_sum_overflows_is_finite(largest, bad_step):
+    recipe, data = line_recipe(), source()
+    large = jnp.array([largest, 3e38], jnp.float32)
+
+    def update(state, batch, noise):
+        small, metrics = recipe.update(state[0], batch, noise)
+        return (small, state[1]), metrics
+
+    with_large = recipe._replace(update=update)
+    carry = training.begin(with_large, data, (recipe.init(jax.random.key(0)), large), BATCH)
+    epoch = Epoch(jnp.arange(SIZE, dtype=jnp.int32), jax.random.key(1), 0)
+    assert training.advance(with_large, data, BATCH)(carry, data.arrays, epoch, 0, 1).bad_step == bad_step
+
+
 def test_fit_learns_and_does_not_change_its_argument():
     recipe = line_recipe()
     state = recipe.init(jax.random.key(0))
