@@ -17,7 +17,7 @@ _LARGEST_CONSTANTS = 1 << 20  # bytes; a program that embeds more is not kept
 _LARGEST_DISK_CACHE = 2 << 30  # bytes
 
 # Without it, XLA's CPU compiler copies an optimizer's moments and parameters in every step of a training loop, although
-# it may overwrite them; its compilers for other platforms always work so. It changes no result.
+# it may overwrite them. It changes no result.
 _OPTIONS: dict[str, str | bool] = {"xla_cpu_copy_insertion_use_region_analysis": True}
 
 _programs: OrderedDict[Any, Callable[..., Any]] = OrderedDict()

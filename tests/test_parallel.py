@@ -212,5 +212,6 @@ def test_number_of_devices(experiment, by_default):
     ],
 )
 def test_first_lines_say_how_devices_divide_the_work(devices, models, said, tmp_path, capsys):
-    announce(Layout(tmp_path), {"data": {}}, jax.devices()[:1] * devices, models)
+    content = {"data": {}, "options": {"precision": "float32"}}
+    announce(Layout(tmp_path), content, jax.devices()[:1] * devices, models, "device")
     assert f"({jax.devices()[0].device_kind}), {said}\n" in capsys.readouterr().out

@@ -156,7 +156,7 @@ class Config(BaseModel):
     self_check: Resumable[bool] = False
     """First compare every operation and its gradients with float64, and refuse to train if one is wrong."""
     precision: Literal["float32", "tf32", "bf16"] = "float32"
-    """The type of matrix products while training; everything else stays float32. tf32 and bf16 are for GPUs."""
+    """The type of matrix products while training; everything else stays float32. tf32 is for GPUs."""
     metrics: Resumable[bool] = True
     """Measure the quality of the model whenever pictures are drawn; it takes time, which is shown."""
     report: Resumable[Literal["none", "plain", "live"]] = "live"
