@@ -16,6 +16,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -230,8 +231,8 @@ def _orbax() -> Iterator[Any]:
     TensorStore, under Orbax, would fail on file systems that cannot sync folders. Orbax has no public option for it.
     """
     root, absl = logging.getLogger(), logging.getLogger("absl")
-    level, handler = absl.level, logging.NullHandler()
-    root.addHandler(handler)  # absl, through which Orbax logs, would give the root logger one if it had none
+    level, silent = absl.level, logging.NullHandler()
+    root.addHandler(silent)  # absl, through which Orbax logs, would give the root logger one if it had none
     absl.setLevel(logging.CRITICAL)
     try:
         import orbax.checkpoint as ocp
@@ -242,7 +243,9 @@ def _orbax() -> Iterator[Any]:
                 context = getattr(tensorstore_utils, name)
                 context["file_io_sync"] = False
                 stack.callback(context.pop, "file_io_sync")
-            checkpointer = stack.enter_context(ocp.Checkpointer(ocp.PyTreeCheckpointHandler()))
+            options = _of_several_processes() if processes.are_several() else ocp.options.MultiprocessingOptions()
+            handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+            checkpointer = stack.enter_context(ocp.Checkpointer(handler, multiprocessing_options=options))
             try:
                 yield checkpointer
             except Exception:
@@ -250,7 +253,22 @@ def _orbax() -> Iterator[Any]:
                 raise
     finally:
         absl.setLevel(level)
-        root.removeHandler(handler)
+        root.removeHandler(silent)
+
+
+_uses = itertools.count()
+
+
+def _of_several_processes() -> Any:
+    """Options by which Orbax's processes wait for each other as JAX's do, and not in an operation of the devices.
+
+    Its barriers need names of their own in every use.
+    """
+    import orbax.checkpoint as ocp
+
+    return ocp.options.MultiprocessingOptions(
+        active_processes=set(range(jax.process_count())), barrier_sync_key_prefix=f"jaxgen-{next(_uses)}"
+    )
 
 
 def _wait_for_orbax() -> None:
