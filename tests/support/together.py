@@ -1,4 +1,4 @@
-"""A program of several processes: each trains the same recipes with `jaxgen.fit`, and the first saves what they became.
+"""A program of several processes: each trains the same recipe with `jaxgen.fit`, and the first saves what it became.
 
 python -m tests.support.together FILE.npz NAME … --coordinator HOST:PORT --processes N --process I
 """
@@ -12,7 +12,6 @@ import numpy as np
 import jaxgen
 from jaxgen import processes
 from jaxgen.models import dcgan, vae
-from tests.test_many import Discriminator, Generator
 from tests.test_parallel import SmallVAE
 
 
@@ -23,7 +22,6 @@ def images(size: int, *shape: int) -> np.ndarray:
 RECIPES = {  # the recipe, its data, the epochs and the batch size; fifty steps each
     "dcgan_digits": (dcgan.digits_recipe, images(16 * 25, 8, 8, 1), 2, 16),
     "vae": (lambda: vae.recipe(module=SmallVAE()), images(46, 4, 4, 1) / 2 + 0.5, 4, 4),  # its last batch has 2
-    "many": (lambda: jaxgen.many(dcgan.mnist_recipe(Generator(), Discriminator()), 4), images(100, 4, 4, 1), 2, 4),
 }
 
 
@@ -35,7 +33,6 @@ def train(name: str) -> dict[str, np.ndarray]:
         recipe, recipe.init(jax.random.key(0)), data,
         epochs=epochs, batch_size=batch_size, key=jax.random.key(1), devices=devices,
     )  # fmt: skip
-    state = jaxgen.parallel.gathered(jaxgen.parallel.mesh_of(devices, recipe.models), state)
     leaves = {f"{name}.{number}": np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(state))}
     return leaves | {f"{name}.{metric}": np.array(values) for metric, values in history.items()}
 
@@ -43,7 +40,7 @@ def train(name: str) -> dict[str, np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
-    parser.add_argument("names", nargs="+")
+    parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--coordinator")
     parser.add_argument("--processes", type=int)
     parser.add_argument("--process", type=int)
@@ -51,7 +48,7 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_num_cpu_devices", 1)
     processes.connect(options.coordinator, options.processes, options.process)
-    arrays = {key: value for name in options.names for key, value in train(name).items()}
+    arrays = train(options.name)
     if processes.is_first():
         np.savez(options.out, **arrays)
 
