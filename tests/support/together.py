@@ -1,6 +1,6 @@
 """A program of several processes: each trains the same recipe with `jaxgen.fit`, and the first saves what it became.
 
-    python -m tests.support.together FILE.npz NAME --coordinator HOST:PORT --processes N --process I
+Started as `python -m tests.support.together FILE.npz NAME --coordinator HOST:PORT --processes N --process I`.
 """
 
 import argparse
