@@ -211,7 +211,7 @@ def check_replicas(mesh: Mesh | None, tree: PyTree) -> None:
             part = np.asarray(shard.data)
             if not np.array_equal(first.setdefault(str(shard.index), part), part, equal_nan=True):
                 raise RuntimeError(_differs(jax.tree_util.keystr(path)))
-    if not is_spread(mesh) and not processes.agree(_digest(first_replica(mesh, tree))):
+    if processes.are_several() and not is_spread(mesh) and not processes.agree(_digest(first_replica(mesh, tree))):
         raise RuntimeError(_differs("the state"))
 
 
