@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,8 +20,8 @@ from experiments import rnn_complete
 from jaxgen import commands, data, runs, torch_weights
 from jaxgen.durable import write_json
 from jaxgen.models import autoencoder, completion, dcgan, vae
-from jaxgen.runs.run import STOP_SIGNALS
 from jaxgen.torch_weights.description import recognise
+from tests.support.signals import handlers_restored
 
 pytestmark = pytest.mark.unoptimized
 
@@ -590,13 +589,8 @@ def test_mistakes_are_one_line(words, said, tmp_path, monkeypatch, capfd):
     make_run(tmp_path / "run", "vae_mnist", {"model": SMALL_VAE})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["jaxgen", *words])
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    try:
-        with pytest.raises(SystemExit) as raised:
-            main()
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    with handlers_restored(), pytest.raises(SystemExit) as raised:
+        main()
     assert raised.value.code == 2
     assert capfd.readouterr() == ("", f"error: {said}\n")
 

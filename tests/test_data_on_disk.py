@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import sys
 
 import numpy as np
@@ -15,7 +14,7 @@ from jaxgen.data import folder
 from jaxgen.errors import InputError
 from jaxgen.ondisk import DiskArray
 from jaxgen.runs.record import digest
-from jaxgen.runs.run import STOP_SIGNALS
+from tests.support.signals import handlers_restored
 
 
 @pytest.fixture(autouse=True)
@@ -38,13 +37,8 @@ def root(tmp_path):
 def jaxgen(monkeypatch, capsys, *words) -> tuple[int, str, str]:
     """The exit status of a command, and what it prints."""
     monkeypatch.setattr(sys, "argv", ["jaxgen", *map(str, words)])
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    try:
-        with pytest.raises(SystemExit) as stop:
-            main.main()
-    finally:  # at its end, a command ignores signals
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    with handlers_restored(), pytest.raises(SystemExit) as stop:
+        main.main()
     return stop.value.code, *capsys.readouterr()
 
 

@@ -22,6 +22,7 @@ from jaxgen import durable, runs, training
 from jaxgen.runs import checkpoint, log, run
 from jaxgen.runs.command import command
 from tests.support import tiny
+from tests.support.signals import handlers_restored
 
 pytestmark = pytest.mark.unoptimized
 
@@ -56,15 +57,10 @@ def bits(tree) -> list[bytes]:
 
 def call(monkeypatch, capsys, *arguments: str, experiment=tiny) -> tuple[int, str, str]:
     """Run the command line in this process; returns the exit status, stdout and stderr."""
-    before = {number: signal.getsignal(number) for number in run.STOP_SIGNALS}
     monkeypatch.setattr(sys, "argv", ["experiment", *arguments])
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    try:
-        with pytest.raises(SystemExit) as stop:
-            command(experiment.main, experiment.Config)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with handlers_restored(), pytest.raises(SystemExit) as stop:
+        command(experiment.main, experiment.Config)
     out, err = capsys.readouterr()
     return stop.value.code or 0, out, err
 

@@ -17,6 +17,7 @@ from jaxgen import runs, signals
 from jaxgen.runs import checkpoint
 from jaxgen.signals import stop_on_signals
 from tests.support import tiny
+from tests.support.signals import handlers_restored
 from tests.test_runs import LIMIT, ROOT, bits, wait_for
 from tests.test_training import line_recipe, rows
 
@@ -28,10 +29,8 @@ SAVING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 @pytest.fixture(autouse=True)
 def handlers():
     """A test may leave a handler that ignores signals for two seconds."""
-    before = {number: signal.getsignal(number) for number in SAVING}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    with handlers_restored():
+        yield
 
 
 def raise_at(number: int, *, at: int = 3):
