@@ -101,7 +101,8 @@ def test_a_file_that_cannot_be_synced_ends_the_run(tmp_path, refusing):
 
 
 def test_what_tensorstore_says_reaches_the_user(tmp_path, refusing):
-    done = start("--out", tmp_path / "run", "--epochs", "2", LD_PRELOAD=refusing, NO_LOCKS=errno.ENOSYS)
+    folder = tmp_path / "a folder with a long name".replace(" ", "-" * 40)
+    done = start("--out", folder, "--epochs", "2", LD_PRELOAD=refusing, NO_LOCKS=errno.ENOSYS)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert "Failed to acquire lock on file" in done.stderr
     assert "Function not implemented" in done.stderr

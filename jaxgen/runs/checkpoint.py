@@ -135,12 +135,12 @@ def _one_os_error(folder: Path) -> Iterator[None]:
         yield
     except (ValueError, RuntimeError, TypeError, UnicodeError) as error:  # TensorStore's status, as text
         _hide_closed_loop()
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).split()).replace(f"{folder}/", "")  # which the message begins with
         known = (number for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) if os.strerror(number) in said)
         number = next(known, None)
         if number is not None:
             raise OSError(number, os.strerror(number), str(folder)) from error
-        raise OSError(errno.EIO, f"the checkpoint could not be written: {said[:500]}", str(folder)) from error
+        raise OSError(errno.EIO, f"the checkpoint could not be written: {said}", str(folder)) from error
     else:
         asyncio_log.removeFilter(_is_not_of_orbax)
     finally:
