@@ -24,6 +24,7 @@ import numpy as np
 
 from jaxgen.errors import InputError
 from jaxgen.ops._products import accumulator
+from jaxgen.ops.batch_norm import batch_norm
 from jaxgen.ops.conv import conv, conv_transpose
 from jaxgen.ops.linear import linear
 from jaxgen.ops.pool import max_pool
@@ -458,7 +459,7 @@ class BatchNorm(nn.Module):
 
     Training normalises with the batch's biased variance and moves the running statistics towards the batch's mean and
     **unbiased** variance by `momentum`; evaluation normalises with the running statistics. Devices that share a batch
-    normalise it as one. 16-bit inputs are normalised in float32.
+    normalise it as one. 16-bit inputs are normalised in float32. Training has derivatives of reverse mode only.
 
     Attributes:
         momentum: How far the running statistics move at each step.
@@ -497,18 +498,16 @@ class BatchNorm(nn.Module):
             mean, var = (value.value.astype(x.dtype) for value in (running_mean, running_var))
             y: jax.Array = (x - mean) * (weight * jax.lax.rsqrt(var + self.eps)) + bias
             return y.astype(given.dtype)
-        axes, count = tuple(range(x.ndim - 1)), shards() * math.prod(x.shape[:-1])
+        count = shards() * math.prod(x.shape[:-1])
         if count < 2:
             raise ValueError(f"BatchNorm: training needs more than one value a channel, not {x.shape}")
-        mean = mean_over_shards(x.mean(axes))
-        centred: jax.Array = x - mean  # E[(x − mean)²], not E[x²] − mean², which cancels badly
-        var = mean_over_shards(jnp.square(centred).mean(axes))
+        y, mean, var = batch_norm(x, weight, bias, self.eps, mean_over_shards)
         if not self.is_initializing():
-            moved = self.momentum * jax.lax.stop_gradient(jnp.stack([mean, var * (count / (count - 1))]))
+            moved = self.momentum * jnp.stack([mean, var * (count / (count - 1))])
             running_mean.value = (1 - self.momentum) * running_mean.value + moved[0]
             running_var.value = (1 - self.momentum) * running_var.value + moved[1]
             tracked.value += 1
-        return (centred * (weight * _inverse_root(var + self.eps)) + bias).astype(given.dtype)
+        return y.astype(given.dtype)
 
 
 class GroupNorm(nn.Module):

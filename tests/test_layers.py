@@ -325,6 +325,24 @@ def test_batch_norm_does_not_cancel_far_from_zero() -> None:
     np.testing.assert_allclose(moved["batch_stats"]["running_var"], np.var(x.astype(np.float64), 0, ddof=1), rtol=1e-5)
 
 
+@jax.enable_x64(True)
+def test_batch_norms_second_derivatives() -> None:
+    x, direction = np.random.default_rng(0).normal(size=(2, 6, 3))
+    reference = torch.nn.BatchNorm1d(3).double()
+    torch.nn.init.normal_(reference.weight)
+    variables = variables_of(reference)
+
+    def loss(x: jax.Array) -> jax.Array:
+        y, _ = BatchNorm().apply(variables, x, True, mutable=["batch_stats"])
+        return jnp.sum(y**3)
+
+    given = torch.tensor(x, requires_grad=True)
+    (gradient,) = torch.autograd.grad((reference(given) ** 3).sum(), given, create_graph=True)
+    (expected,) = torch.autograd.grad(gradient, given, torch.tensor(direction))
+    found = jax.grad(lambda x: jnp.vdot(jax.grad(loss)(x), direction))(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
 @pytest.mark.parametrize("shape", [(1, 3), (1, 1, 1, 3)])
 def test_batch_norm_refuses_to_train_on_one_value_a_channel(shape: tuple[int, ...]) -> None:
     variables = BatchNorm().init(jax.random.key(0), jnp.zeros(shape))

@@ -30,7 +30,10 @@ BATCH, STEPS, COUNT = 4, 10, 3  # steps in an epoch; models
 
 
 class Generator(nn.Module):
-    """A small network for `dcgan.mnist_recipe`."""
+    """A small network for `dcgan.mnist_recipe`.
+
+    Before batch norm there is no bias: its gradient would be 0, and Adam would make steps of the rounding errors.
+    """
 
     input_shape: ClassVar = (2,)
 
@@ -39,7 +42,7 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, z, train=False):
-        x = nn.relu(BatchNorm(name="norm")(Linear(8, name="first")(z), train))
+        x = nn.relu(BatchNorm(name="norm")(Linear(8, use_bias=False, name="first")(z), train))
         return nn.sigmoid(Linear(16, name="second")(x)).reshape(-1, 4, 4, 1)
 
 
@@ -50,7 +53,7 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False):
-        x = nn.relu(BatchNorm(name="norm")(Linear(8, name="first")(x.reshape(-1, 16)), train))
+        x = nn.relu(BatchNorm(name="norm")(Linear(8, use_bias=False, name="first")(x.reshape(-1, 16)), train))
         return Linear(1, name="second")(x)[:, 0]
 
 

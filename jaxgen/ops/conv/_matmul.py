@@ -53,7 +53,7 @@ def conv_transpose_by_phases(geometry: Geometry, small: jax.Array, kernel: jax.A
             return jnp.zeros((batch, v.number, h.number, channels), accumulator(small.dtype))
         window, origin = (len(v.taps), len(h.taps)), (top + v.first, left + h.first)
         columns = _im2col(small, _Windows((v.number, h.number), window, origin, (1, 1), (v.step, h.step)))
-        return _multiply(columns, kernel[np.array(v.taps)][:, np.array(h.taps)], (batch, v.number, h.number))
+        return _multiply(columns, kernel[_from_last(v.taps), _from_last(h.taps)], (batch, v.number, h.number))
 
     rows = [jnp.concatenate([pixels(v, h) for h in horizontal], axis=3) for v in vertical]  # [B, q, q', stride'·C]
     large = jnp.stack(rows, axis=2).reshape(
@@ -135,6 +135,13 @@ def _phases(geometry: Geometry, axis: int) -> list[_Phase]:
         step = dilation // math.gcd(dilation, stride)
         phases.append(_Phase(tuple(taps), first, step, -(-geometry.large[axis] // stride)))
     return phases
+
+
+def _from_last(taps: tuple[int, ...]) -> slice:
+    """Taps at equal distances, the last one first, as a slice: XLA gathers indices number by number."""
+    step = taps[1] - taps[0] if len(taps) > 1 else -1
+    stop = taps[-1] + step
+    return slice(taps[0], stop if stop >= 0 else None, step)
 
 
 def _margins(phases: list[_Phase], length: int) -> Pair:
