@@ -1,6 +1,7 @@
 """Compiled programs: reused within a process, and kept on disk for the next one."""
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import threading
@@ -79,6 +80,17 @@ def _compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
         if "No such compile option" not in str(error):
             raise
         return lowered.compile()  # a future XLA may not have the option any more
+    finally:
+        _return_freed_memory()
+
+
+def _return_freed_memory() -> None:
+    """Give the memory that the compiler has freed back to the system, instead of keeping it while a model trains.
+
+    Only the C library of most Linux systems can be told to.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def forget_programs() -> None:

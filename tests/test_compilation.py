@@ -1,5 +1,6 @@
 """Compiled programs are shared by what they compute, and never keep data alive."""
 
+import ctypes
 import gc
 import os
 import re
@@ -212,3 +213,27 @@ def test_a_loop_does_not_copy_the_state_of_its_optimizer():
 def test_an_option_that_xla_has_no_more_is_left_out(monkeypatch):
     monkeypatch.setattr(compilation, "_OPTIONS", {"xla_cpu_no_such_option": True})
     assert compiled(jax.jit(lambda x: x + 7), 1)(1) == 8
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"),
+    reason="only glibc gives memory back on demand",
+)
+def test_memory_that_the_compiler_has_freed_is_given_back():
+    program = """
+import ctypes, jax, jax.numpy as jnp, psutil
+from jaxgen.compilation import compiled
+
+def long(x):
+    for n in range(300):
+        x = jnp.sin(x * n) + x[::-1]
+    return x
+
+jax.config.update("jax_enable_compilation_cache", False)
+compiled(jax.jit(long), jnp.ones(8))
+resident = psutil.Process().memory_info().rss
+ctypes.CDLL(None).malloc_trim(0)
+print(resident - psutil.Process().memory_info().rss)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1 << 20
