@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 import pytest
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.benchmark import __main__ as benchmark
@@ -305,6 +306,24 @@ def test_both_systems_have_the_same_settings(name: str) -> None:
     assert made.shape == (len(case.given(floats)), *case.shape)
 
 
+def test_both_systems_train_in_bfloat16() -> None:
+    config = CASES["dcgan_digits"]().config.replace(precision="bf16")
+    case = CASES["dcgan_digits"]()._replace(config=config)
+
+    def step(key: jax.Array, images: jax.Array) -> Any:
+        return case.recipe.update(case.recipe.init(key), images, case.recipe.noise(key, 16))[1]
+
+    traced = jax.make_jaxpr(step)(jax.random.key(0), jnp.zeros((16, 8, 8, 1)))
+    assert "bf16[" in str(traced)
+
+    rival = race.PyTorch("dcgan_digits", some_images("dcgan_digits", 32), compile=False, precision="bf16")
+    computed = []
+    for module in rival.training.recipe.modules:
+        module.register_forward_hook(lambda module, inputs, output: computed.append(output.dtype))
+    rival.train(1)
+    assert torch.bfloat16 in computed
+
+
 def test_missing_originals_are_replaced_and_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAXGEN_DATA", str(tmp_path))
     monkeypatch.setattr(fetch, "first_to_answer", lambda urls: pytest.fail("asked the network"))
@@ -399,7 +418,7 @@ def test_short_run_writes_tables_and_json(
 ) -> None:
     effort = race.Effort((race.EAGER,), rounds=2, training=0.01, generating_rounds=2, generating=0.01, starts=0)
     monkeypatch.setattr(benchmark, "QUICK", effort)
-    monkeypatch.setattr(benchmark, "matmul_rate", lambda products: 1e11)
+    monkeypatch.setattr(benchmark, "matmul_rate", lambda products, precision: 1e11)
     monkeypatch.setattr(images, "load", lambda config, shape: images.random_images((100, *shape)))
     monkeypatch.setattr(machine, "share_of_others", lambda before, after: 0.25)
     monkeypatch.setenv("JAXGEN_DATA", str(tmp_path))
@@ -409,7 +428,7 @@ def test_short_run_writes_tables_and_json(
     text = out.read_text()
     assert str(tmp_path) not in text
     written = json.loads(text)
-    assert written.keys() == {"date", "git_commit", "command", "quick", "machine", "versions", "recipes"}
+    assert written.keys() == {"date", "git_commit", "command", "quick", "precision", "machine", "versions", "recipes"}
     assert written["command"] == "python -m experiments.benchmark conv_autoencoder --quick"
     (name, recipe), *others = written["recipes"].items()
     assert (name, others) == ("conv_autoencoder", [])
@@ -486,6 +505,7 @@ FULL: dict[str, Any] = {
     "git_commit": "0123456789",
     "command": "python -m experiments.benchmark dcgan_digits",
     "quick": False,
+    "precision": "float32",
     "machine": {
         "processor": "An abacus",
         "flags": ["avx2", "amx_tile"],
@@ -555,14 +575,19 @@ recipe         step  ideal time  matmul  reduction  elementwise   copy  all-redu
 dcgan_digits  0.088       0.044   0.050      0.001        0.020  0.015            0.000      263
 
 Generation: milliseconds, median (quartiles); times faster than the better PyTorch [95 % interval]
-recipe                         what            jaxgen          PyTorch  torch.compile  times faster
-───────────────────────────────────────────────────────────────────────────────────────────────────
-dcgan_digits  10,000 digits sampled  10.0 (9.00–11.0)  1000 (900–1100)              –        100.00
+recipe                         what            jaxgen          PyTorch  times faster
+────────────────────────────────────────────────────────────────────────────────────
+dcgan_digits  10,000 digits sampled  10.0 (9.00–11.0)  1000 (900–1100)        100.00
 
-Starting: seconds to compile, and from the command to the end of the first step; peak memory in MB
-recipe        compile  torch.compile  start, cold  start, warm  jaxgen, cold  jaxgen, warm  PyTorch  torch.compile
-──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-dcgan_digits     3.21           43.2         12.0         4.00           400           300      500          1,200
+Starting: seconds from the command to the end of the first step; and peak memory in MB
+recipe        start, cold  start, warm  jaxgen, cold  jaxgen, warm  PyTorch  torch.compile
+──────────────────────────────────────────────────────────────────────────────────────────
+dcgan_digits         12.0         4.00           400           300      500          1,200
+
+Compiling the training: seconds
+recipe        jaxgen  torch.compile
+───────────────────────────────────
+dcgan_digits    3.21           43.2
 
 python -m experiments.dcgan_digits, from start to end: 22.0 s, 18.0 s of them in training;
 with an empty compilation cache: 25.0 s, 20.0 s of them in training.
@@ -585,11 +610,12 @@ def test_report_contains_everything_that_was_measured() -> None:
 
 def test_what_was_not_measured_has_no_table() -> None:
     quick = changed("recipes", "dcgan_digits", "profile", to={})
-    quick["recipes"]["dcgan_digits"]["generation_seconds"] = {}
+    quick["recipes"]["dcgan_digits"]["generation_seconds"] = quick["recipes"]["dcgan_digits"]["start_seconds"] = {}
     printed = report.render(quick)
     assert "Training: seconds an epoch" in printed
     assert "Generation" not in printed
     assert "Where the time goes" not in printed
+    assert "Starting" not in printed
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.3, "up to 30%"), (None, "unknown")])
@@ -636,7 +662,9 @@ def test_page_has_an_overview_and_the_tables_of_every_report(tmp_path: Path) -> 
     assert page.count("\n### An abacus, 2 CPUs, JAX ") == 3
     assert "\n- An abacus, 2 CPUs, avx2 amx_tile; Linux 6.1 x86_64\n" in page
     assert "\n- \\* NOT QUIET" in page
-    assert "| dcgan_digits | 3.21 | 43.2 | 12.0 | 4.00 | 400 | 300 | 500 | 1,200 |" in page
+    assert "| dcgan_digits | 12.0 | 4.00 | 400 | 300 | 500 | 1,200 |" in page
+    bf16 = tables.generate([{**FULL, "quick": True, "precision": "bf16"}])
+    assert "\n| An abacus, 2 CPUs (`--quick --precision bf16`) | 0.10.2 |" in bf16
 
 
 # --- The command's input ----------------------------------------------------------------------------------------------
@@ -653,6 +681,7 @@ def test_recipes_are_measured_once_and_in_order() -> None:
         (["vae_mnits"], "there is no recipe 'vae_mnits': take some of dcgan_digits, conv_autoencoder, rnn_lstm"),
         (["--out", "."], "--out .: is a folder; name a file"),
         (["--epochs", "0"], "--epochs 0: must be 1 or more"),
+        (["--epochs", "1", "--precision", "bf16"], "--precision bf16: --epochs measures in float32"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from experiments.benchmark import images, machine, processes, report, scaling, streaming
-from experiments.benchmark.cases import CASES, GROUPS, Case
+from experiments.benchmark.cases import CASES, GROUPS, Case, Precision
 from experiments.benchmark.figures import spread
 from experiments.benchmark.ideal import ideal_time, matmul_rate
 from experiments.benchmark.profile import profile
@@ -57,6 +57,12 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
         "--quick",
         action="store_true",
         help="measure training only, with fewer and shorter turns and without torch.compile: about four minutes in all",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bf16"),
+        default="float32",
+        help="bf16: multiply in bfloat16, PyTorch with torch.autocast; only training is measured (%(default)s)",
     )
     parser.add_argument(
         "--epochs",
@@ -102,6 +108,8 @@ def main(options: argparse.Namespace) -> None:
     names = chosen(options.recipes)
     if len(modes := [mode for mode in MODES if getattr(options, mode) is not None]) > 1:
         raise InputError(f"--{modes[0]} and --{modes[1]}: measure one at a time")
+    if modes and options.precision != "float32":
+        raise InputError(f"--precision {options.precision}: --{modes[0]} measures in float32")
     if options.streaming is not None:
         measure_streaming(options)
         return
@@ -130,8 +138,10 @@ def main(options: argparse.Namespace) -> None:
         return
     warn_if_busy()
     effort = QUICK if options.quick else Effort()
+    if options.precision != "float32":
+        effort = effort._replace(generating_rounds=0, profiled=0, starts=0)
     for name in names:
-        figures["recipes"][name] = measure(name, effort)
+        figures["recipes"][name] = measure(name, effort, options.precision)
         if name == "dcgan_digits" and effort.starts:
             figures["whole_command"] = whole_command(figures["recipes"][name])
         write_json(options.out, figures)
@@ -196,18 +206,19 @@ def chosen(recipes: Sequence[str]) -> list[str]:
     return [name for name in CASES if name in wanted]
 
 
-def measure(name: str, effort: Effort) -> dict[str, Any]:
+def measure(name: str, effort: Effort, precision: Precision = "float32") -> dict[str, Any]:
     """Measure everything about one recipe."""
     case = CASES[name]()
+    case = case._replace(config=case.config.replace(precision=precision))
     training_images = images.load(case.config, case.shape)
     floats = case.floats(training_images)
     ours = Jaxgen(case, training_images)
-    rivals = {rival: PyTorch(name, floats, compile=rival == COMPILED) for rival in effort.rivals}
+    rivals = {rival: PyTorch(name, floats, compile=rival == COMPILED, precision=precision) for rival in effort.rivals}
 
     say(name, "training")
-    rate = matmul_rate(effort.products)
+    rate = matmul_rate(effort.products, precision)
     training = race_training(ours, rivals, effort)
-    ideal = ideal_time(ours.recipe, ours.source, ours.batch_size, max(rate, matmul_rate(effort.products)))
+    ideal = ideal_time(ours.recipe, ours.source, ours.batch_size, max(rate, matmul_rate(effort.products, precision)))
     utilisation = ideal["seconds_per_epoch"] / training["seconds_per_epoch"][OURS]["median"]
     generation: dict[str, Any] = {}
     if effort.generating_rounds:
@@ -321,6 +332,7 @@ def say(name: str, what: str) -> None:
 def surroundings(options: argparse.Namespace) -> dict[str, Any]:
     """Describe when, how, on what and with what the figures are measured."""
     words = [*options.recipes, *(["--quick"] if options.quick else [])]
+    words += [] if options.precision == "float32" else ["--precision", options.precision]
     words += [] if options.epochs is None else ["--epochs", str(options.epochs)]
     words += [] if options.many is None else ["--many", str(options.many)]
     words += [] if options.streaming is None else ["--streaming", str(options.streaming)]
@@ -332,6 +344,7 @@ def surroundings(options: argparse.Namespace) -> dict[str, Any]:
         "git_commit": machine.git_commit(),
         "command": " ".join(["python -m experiments.benchmark", *words]),
         "quick": options.quick,
+        "precision": options.precision,
         "machine": machine.describe_machine(),
         "versions": machine.describe_versions(),
     }

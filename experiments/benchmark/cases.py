@@ -11,8 +11,11 @@ import jaxgen
 from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
 from jaxgen.data import Images
 from jaxgen.models import autoencoder, completion, dcgan, vae
+from jaxgen.precision import in_precision
 from jaxgen.runs import DataConfig
 from jaxgen.training import PyTree, Source
+
+Precision = Literal["float32", "bf16"]
 
 
 class Case(NamedTuple):
@@ -36,7 +39,7 @@ class Case(NamedTuple):
     @property
     def recipe(self) -> jaxgen.Recipe[Any]:
         recipe: jaxgen.Recipe[Any] = self.experiment.recipe(self.config)
-        return recipe
+        return in_precision(recipe, self.config.precision)
 
     def source(self, images: Images) -> Source:
         if self.length:

@@ -7,12 +7,14 @@ the ideal time is a measure and not a lower bound.
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from experiments.benchmark.cases import Precision
 from jaxgen.layers import GRU, LSTM, Conv, ConvTranspose, Linear
 from jaxgen.training import Recipe, Source, steps_per_epoch
 
@@ -104,12 +106,14 @@ def differentiated(*values: jax.Array) -> list[bool]:
     return answers
 
 
-def matmul_rate(repeats: int, size: int = 2048) -> float:
-    """Measure multiply-adds a second in a float32 product of two square matrices: the best of XLA's and PyTorch's."""
+def matmul_rate(repeats: int, precision: Precision = "float32", size: int = 2048) -> float:
+    """Measure multiply-adds a second in a product of two square matrices: the best of XLA's and PyTorch's."""
     import torch
 
-    multiply = jax.jit(jnp.matmul)
+    multiply = jax.jit(partial(jnp.matmul, preferred_element_type=jnp.float32))
     ours, theirs = jnp.ones((size, size)), torch.ones(size, size)
+    if precision == "bf16":
+        ours, theirs = ours.astype(jnp.bfloat16), theirs.bfloat16()
     multiply(ours, ours).block_until_ready()  # compiles
     products: list[Callable[[], object]]
     products = [lambda: multiply(ours, ours).block_until_ready(), lambda: theirs @ theirs]

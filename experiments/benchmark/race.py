@@ -16,7 +16,7 @@ import numpy as np
 
 import jaxgen
 from experiments.benchmark import machine
-from experiments.benchmark.cases import Case
+from experiments.benchmark.cases import Case, Precision
 from experiments.benchmark.figures import compare
 from jaxgen import training
 from jaxgen.data import Images
@@ -147,18 +147,25 @@ def slices_of(fit: Callable[[Callable[[training.Slice], bool]], object]) -> Gene
 
 
 class PyTorch:
-    """The reference's training. Each call of `train` goes on where the last one ended."""
+    """The reference's training. Each call of `train` goes on where the last one ended.
 
-    def __init__(self, name: str, floats: np.ndarray, *, compile: bool) -> None:
+    In bf16, its steps are run inside `torch.autocast`, which chooses what is computed in bfloat16.
+    """
+
+    def __init__(self, name: str, floats: np.ndarray, *, compile: bool, precision: Precision = "float32") -> None:
+        import torch
+
         from tests.support import torch_recipes
 
+        self._casting = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
         self.training = torch_recipes.Training(name, floats, compile=compile)
         self._batches = itertools.chain.from_iterable(itertools.repeat(self.training.loader))
         self._sums: Counter[str] = Counter()
 
     def train(self, steps: int) -> int:
-        for batch in itertools.islice(self._batches, steps):
-            self._sums.update(self.training.recipe.step(*batch))
+        with self._casting:
+            for batch in itertools.islice(self._batches, steps):
+                self._sums.update(self.training.recipe.step(*batch))
         return steps
 
     def generate(self, given: np.ndarray) -> np.ndarray:

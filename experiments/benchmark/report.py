@@ -1,5 +1,6 @@
 """The tables of a report: aligned columns for the screen, Markdown for the documentation."""
 
+import itertools
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -50,10 +51,17 @@ def description(report: dict[str, Any]) -> str:
 def tables(recipes: dict[str, Any]) -> list[Table]:
     """Return a table for each part that was measured."""
     made = [_conditions(recipes), _training(recipes)]
-    for part, measured in ((_profile, "profile"), (_generation, "generation_seconds")):
+    parts = {"profile": _profile, "generation_seconds": _generation, "start_seconds": _starting}
+    for measured, part in parts.items():
         if all(figures[measured] for figures in recipes.values()):
             made.append(part(recipes))
-    return [*made, _starting_and_memory(recipes)]
+    return [_without_empty_columns(table) for table in (*made, _compiling(recipes))]
+
+
+def _without_empty_columns(table: Table) -> Table:
+    filled = [any(cell != _NONE for cell in column) for column in zip(*table.rows, strict=True)]
+    head, *rows = (list(itertools.compress(row, filled)) for row in (table.head, *table.rows))
+    return Table(table.title, head, rows)
 
 
 def learned(recipes: dict[str, Any]) -> str:
@@ -223,22 +231,30 @@ def _race(figures: dict[str, Any], unit: float) -> list[str]:
     return [*cells, times_faster(figures)]
 
 
-def _starting_and_memory(recipes: dict[str, Any]) -> Table:
-    memory = [(OURS, "cold"), (OURS, "warm"), (EAGER, "cold"), (COMPILED, "cold")]
+def _compiling(recipes: dict[str, Any]) -> Table:
     rows = []
     for name, figures in recipes.items():
-        compiling, starts, peaks = (figures[part] for part in ("compile_seconds", "start_seconds", "peak_bytes"))
+        seconds = figures["compile_seconds"]
+        rows.append(
+            [name, *(three_digits(seconds[system]) if system in seconds else _NONE for system in (OURS, COMPILED))]
+        )
+    return Table("Compiling the training: seconds", ["recipe", SYSTEMS[OURS], SYSTEMS[COMPILED]], rows)
+
+
+def _starting(recipes: dict[str, Any]) -> Table:
+    rows = []
+    for name, figures in recipes.items():
+        starts, peaks = figures["start_seconds"], figures["peak_bytes"]
+        memory = [peaks[OURS]["cold"], peaks[OURS]["warm"], *(peaks[rival]["cold"] for rival in (EAGER, COMPILED))]
         rows.append(
             [
                 name,
-                *(three_digits(compiling[system]) if system in compiling else _NONE for system in (OURS, COMPILED)),
-                *(three_digits(starts[kind]["median"]) if kind in starts else _NONE for kind in ("cold", "warm")),
-                *(f"{peaks[system][kind] / 1e6:,.0f}" if system in peaks else _NONE for system, kind in memory),
+                *(three_digits(starts[kind]["median"]) for kind in ("cold", "warm")),
+                *(f"{size / 1e6:,.0f}" for size in memory),
             ]
         )
-    title = "Starting: seconds to compile, and from the command to the end of the first step; peak memory in MB"
-    head = ["recipe", "compile", "torch.compile", "start, cold", "start, warm"]
-    head += ["jaxgen, cold", "jaxgen, warm", SYSTEMS[EAGER], SYSTEMS[COMPILED]]
+    title = "Starting: seconds from the command to the end of the first step; and peak memory in MB"
+    head = ["recipe", "start, cold", "start, warm", "jaxgen, cold", "jaxgen, warm", SYSTEMS[EAGER], SYSTEMS[COMPILED]]
     return Table(title, head, rows)
 
 

@@ -52,8 +52,10 @@ def _overview(reports: Sequence[dict[str, Any]]) -> Table:
 
 
 def _name(report: dict[str, Any]) -> str:
-    quick = " (`--quick`)" if report["quick"] else ""
-    return f"{report['machine']['processor']}, {report['machine']['cpus']} CPUs{quick}"
+    options = ["--quick"] if report["quick"] else []
+    options += [f"--precision {report['precision']}"] if report["precision"] != "float32" else []
+    said = f" (`{' '.join(options)}`)" if options else ""
+    return f"{report['machine']['processor']}, {report['machine']['cpus']} CPUs{said}"
 
 
 def _page(report: dict[str, Any]) -> str:
