@@ -316,7 +316,8 @@ def test_both_systems_train_in_bfloat16() -> None:
     traced = jax.make_jaxpr(step)(jax.random.key(0), jnp.zeros((16, 8, 8, 1)))
     assert "bf16[" in str(traced)
 
-    rival = race.PyTorch("dcgan_digits", some_images("dcgan_digits", 32), compile=False, precision="bf16")
+    floats = case.floats(some_images("dcgan_digits", 32))
+    rival = race.PyTorch("dcgan_digits", floats, compile=False, precision="bf16")
     computed = []
     for module in rival.training.recipe.modules:
         module.register_forward_hook(lambda module, inputs, output: computed.append(output.dtype))
