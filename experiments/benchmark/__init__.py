@@ -3,6 +3,7 @@
 python -m experiments.benchmark
 python -m experiments.benchmark vae_mnist rnn_complete
 python -m experiments.benchmark --quick --out docs/benchmarks/MACHINE-jax-VERSION-quick.json
+python -m experiments.benchmark --quick --precision bf16
 python -m experiments.benchmark conv_autoencoder --epochs 3
 python -m experiments.benchmark dcgan_digits --many 8
 python -m experiments.benchmark dcgan_mnist --devices 1 2 4 8
@@ -18,8 +19,11 @@ over float32 tensors and `.item()` at every step, eager and with `torch.compile`
 turns in one process, A B C A B C …, and each goes on where its last turn ended. In a round all do the same number of
 steps: as many as take the fastest of them two seconds (`--quick`: half a second), and five at least, because the
 first step of a turn finds its arrays pushed out of the caches. From an epoch on, a turn is whole epochs. The tables
-give the steps of a turn. Compilation is not part of these figures and has its own columns: what JAX reports, and how
+give the steps of a turn. Compilation is not part of these figures and has a table of its own: what JAX reports, and how
 much longer PyTorch's warm-up took than its usual turns.
+
+**In bfloat16**, with `--precision bf16`, ours multiplies as the experiments do with it, and PyTorch's steps are
+run inside `torch.autocast`. Only training is measured, and the ideal time is that at the rate of bfloat16 products.
 
 **The ratio** is taken within each round, against the form of PyTorch whose median is the faster one. Its interval is
 the distribution-free 95 % interval of the median.
