@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import logging
 import os
 import pwd
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -17,7 +19,7 @@ import pytest
 
 from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, vae_mnist
 from jaxgen import InputError, compilation, data, durable
-from jaxgen.runs import lock, outputs
+from jaxgen.runs import checkpoint, lock, outputs
 from tests.support import tiny
 from tests.test_runs import ROOT, call, contents, snapshot
 
@@ -101,11 +103,30 @@ def test_a_file_that_cannot_be_synced_ends_the_run(tmp_path, refusing):
 
 
 def test_what_tensorstore_says_reaches_the_user(tmp_path, refusing):
-    folder = tmp_path / "a folder with a long name".replace(" ", "-" * 40)
+    folder = tmp_path / ("long-" * 40)
     done = start("--out", folder, "--epochs", "2", LD_PRELOAD=refusing, NO_LOCKS=errno.ENOSYS)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert "Failed to acquire lock on file" in done.stderr
     assert "Function not implemented" in done.stderr
+
+
+def test_what_tensorstore_says_is_said_once_and_without_its_settings(tmp_path, monkeypatch):
+    """Other writes end after the failed one, and raise where nobody catches it."""
+    others = []
+    monkeypatch.setattr(sys, "unraisablehook", others.append)  # which a failed save changes
+    asyncio_log = logging.getLogger("asyncio")
+    monkeypatch.setattr(asyncio_log, "filters", [*asyncio_log.filters])
+    said = f"""Error writing "{tmp_path}/state/a": Not allowed [os_error_code='1'] [tensorstore_spec='{{"a": 1}}']"""
+
+    def save():
+        with checkpoint._one_os_error(tmp_path):
+            raise ValueError(said)
+
+    with pytest.raises(OSError, match=r"""written: Error writing "state/a": Not allowed \[os_error_code='1'\]: '"""):
+        save()
+    for text in ("Event loop is closed", "something else"):
+        sys.unraisablehook(SimpleNamespace(exc_value=RuntimeError(text)))
+    assert [str(other.exc_value) for other in others] == ["something else"]
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS], ids=errno.errorcode.get)

@@ -24,8 +24,7 @@ import shutil
 import sys
 import threading
 import time
-import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +133,9 @@ def _one_os_error(folder: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError, TypeError, UnicodeError) as error:  # TensorStore's status, as text
-        _hide_closed_loop()
-        said = " ".join(str(error).split()).replace(f"{folder}/", "")  # which the message begins with
+        hooks = hooks[0], functools.partial(_print_unless_loop_is_closed, hooks[1])
+        said, _, _ = " ".join(str(error).split()).partition(" [tensorstore_spec=")
+        said = said.replace(f"{folder}/", "")  # the message below names it already
         known = (number for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) if os.strerror(number) in said)
         number = next(known, None)
         if number is not None:
@@ -151,16 +151,10 @@ def _is_not_of_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in record.getMessage()
 
 
-@functools.cache  # once in a process
-def _hide_closed_loop() -> None:
+def _print_unless_loop_is_closed(hook: Callable[[Any], object], unraisable: Any) -> None:
     """Keep TensorStore quiet: its other writes end after the one that failed, and find Orbax's event loop closed."""
-    hook = sys.excepthook
-
-    def without_closed_loop(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
-        if str(error) != "Event loop is closed":
-            hook(kind, error, trace)
-
-    sys.excepthook = without_closed_loop
+    if str(unraisable.exc_value) != "Event loop is closed":
+        hook(unraisable)
 
 
 def best(folder: Path) -> Path | None:
