@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxgen.errors import InputError
 from jaxgen.ops._products import accumulator
-from jaxgen.ops.batch_norm import batch_norm
+from jaxgen.ops.batch_norm import batch_norm, inverse_root
 from jaxgen.ops.conv import conv, conv_transpose
 from jaxgen.ops.linear import linear
 from jaxgen.ops.pool import max_pool
@@ -544,12 +544,7 @@ class GroupNorm(nn.Module):
         axes = (*range(1, x.ndim - 2), x.ndim - 1)
         centred = x - x.mean(axes, keepdims=True)
         var = jnp.square(centred).mean(axes, keepdims=True)
-        return ((centred * _inverse_root(var + self.eps)).reshape(given.shape) * weight + bias).astype(given.dtype)
-
-
-def _inverse_root(x: jax.Array) -> jax.Array:
-    """1/√x. The gradient of `lax.rsqrt`, −½ x^(−3/2), is 0 in float32 from x = 1e26 on."""
-    return 1 / jnp.sqrt(x)
+        return ((centred * inverse_root(var + self.eps)).reshape(given.shape) * weight + bias).astype(given.dtype)
 
 
 def _check_eps(layer: BatchNorm | GroupNorm) -> None:

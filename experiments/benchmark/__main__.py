@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 
@@ -60,7 +60,7 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--precision",
-        choices=("float32", "bf16"),
+        choices=get_args(Precision),
         default="float32",
         help="bf16: multiply in bfloat16, PyTorch with torch.autocast; only training is measured (%(default)s)",
     )
@@ -206,7 +206,7 @@ def chosen(recipes: Sequence[str]) -> list[str]:
     return [name for name in CASES if name in wanted]
 
 
-def measure(name: str, effort: Effort, precision: Precision = "float32") -> dict[str, Any]:
+def measure(name: str, effort: Effort, precision: Precision) -> dict[str, Any]:
     """Measure everything about one recipe."""
     case = CASES[name]()
     case = case._replace(config=case.config.replace(precision=precision))

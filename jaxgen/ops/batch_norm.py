@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ["batch_norm"]
+__all__ = ["batch_norm", "inverse_root"]
 
 Mean = Callable[[Any], Any]
 
@@ -45,7 +45,7 @@ def _forward(x: jax.Array, weight: jax.Array, bias: jax.Array, eps: float, mean_
     mean = mean_over_devices(x.mean(axes))
     centred = x - mean  # E[(x − mean)²], not E[x²] − mean², which cancels badly
     var = mean_over_devices(jnp.square(centred).mean(axes))
-    scale = 1 / jnp.sqrt(var + eps)  # not `lax.rsqrt`, whose gradient, −½ x^(−3/2), is 0 in float32 from x = 1e26 on
+    scale = inverse_root(var + eps)
     return (centred * (weight * scale) + bias, mean, var), (centred, weight, scale)
 
 
@@ -63,3 +63,8 @@ def _backward(eps: float, mean_over_devices: Mean, saved: Any, gradients: Any) -
 
 
 batch_norm.defvjp(_forward, _backward)
+
+
+def inverse_root(x: jax.Array) -> jax.Array:
+    """1/√x. The gradient of `lax.rsqrt`, −½ x^(−3/2), is 0 in float32 from x = 1e26 on."""
+    return 1 / jnp.sqrt(x)
