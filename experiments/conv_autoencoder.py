@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from pydantic import Field
@@ -76,16 +75,15 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     train, validation = hold_out(train, config.validation)
     config = config.replace(size=train.images.shape[1:3], data=config.data if data is None else GIVEN)
     module = network(config)
-    test_images = jnp.asarray(test.images) / test.white
-    originals = jnp.asarray(test.preview(10).images) / test.white
+    originals = test.preview(10).as_floats()
 
     measure = metrics.of_autoencoder(test.images, train.images, autoencoder.code_size(module), white=train.white)
 
     source = jaxgen.scaled(train.images, white=train.white)
     with runs.start(config, source, module, about_data=about(config.data, train, test), page=report.write) as run:
 
-        def noisy(images: jax.Array) -> jax.Array:
-            return images + config.noise * jax.random.normal(run.key("noise"), images.shape)
+        def noisy(images: np.ndarray) -> jax.Array:
+            return config.noise * jax.random.normal(run.key("noise"), images.shape) + images
 
         def draw(epoch: int, variables: PyTree) -> None:
             given = noisy(originals) if config.noise else originals
@@ -97,14 +95,14 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
             run.results(lambda: measure(partial(autoencoder.reconstruct, module, variables)))
 
         def draw_end(epoch: int, variables: PyTree) -> None:
-            run.results({"test_mse": autoencoder.evaluate(module, variables, test_images)})
+            images = test.as_floats()
+            run.results({"test_mse": autoencoder.evaluate(module, variables, images)})
             if config.noise:
-                restored = autoencoder.reconstruct(module, variables, noisy(test_images))
-                run.results({"test_mse_of_noisy": losses.mean_squared_error(restored, test_images)})
+                restored = autoencoder.reconstruct(module, variables, noisy(images))
+                run.results({"test_mse_of_noisy": losses.mean_squared_error(restored, images)})
 
         def validate(variables: PyTree) -> dict[str, jax.Array]:
-            images = np.asarray(validation.images) / np.float32(validation.white)
-            return {"validation_loss": autoencoder.evaluate(module, variables, images)}
+            return {"validation_loss": autoencoder.evaluate(module, variables, validation.as_floats())}
 
         best, measure_best = ("validation_loss", validate) if config.validation else ("loss", None)
         run.fit(recipe(config), [(config.draw_every, draw), ((), draw_end)], best=best, measure=measure_best)

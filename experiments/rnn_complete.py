@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from PIL import Image
@@ -118,20 +117,20 @@ def learn(
     """Train one cell, draw what it makes of some validation images, and measure what it makes of all of them."""
     config, module = run.config, network(run.config)
     length = config.sequence_length or 0
-    originals = jnp.asarray(test.preview(10).images) / test.white
+    originals = test.preview(10).as_floats()
 
-    def complete(variables: PyTree, images: jax.Array) -> jax.Array:
+    def complete(variables: PyTree, images: np.ndarray) -> jax.Array:
         completed: jax.Array = completion.complete(module, variables, images, length)
         return completed
 
     def error(variables: PyTree, images: Images) -> jax.Array:
         """The mean squared error of the completed rows."""
-        wanted = jnp.asarray(images.images) / images.white
+        wanted = images.as_floats()
         return mean_squared_error(complete(variables, wanted)[:, length:], wanted[:, length:])
 
     def draw(epoch: int, variables: PyTree) -> None:
         completed = complete(variables, originals)
-        sets = {"original": originals, config.cell[0].upper(): completed}
+        sets: Mapping[str, jax.Array | np.ndarray] = {"original": originals, config.cell[0].upper(): completed}
         heading = run.title("completed below the line", epoch)
         sheet = pictures.compared(sets, 10, title=heading, cut=config.sequence_length)
         run.picture("completed", sheet, raw=pictures.grid(completed, columns=len(originals)))

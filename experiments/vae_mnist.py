@@ -7,7 +7,7 @@ python -m experiments.vae_mnist --conditional
 python -m experiments.vae_mnist --data folder:photos --size 64 --channels 3 --latent 64
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -101,9 +101,9 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     classes = config.classes_of(train.classes)
     module = network(config, classes)
     config = config.replace(data=config.data if data is None else GIVEN)
-    images = jnp.asarray(test.images) / test.white
-    shown = test.preview(config.batch_size)
-    real = jnp.asarray(shown.images) / test.white
+    some = test.preview(POINTS)
+    values = some.as_floats()
+    real = values[: config.batch_size]
 
     measure = metrics.of_vae(
         test.images,
@@ -118,27 +118,27 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
     with runs.start(config, source, module, about_data=about(config.data, train, test), page=report.write) as run:
         # A conditional model's codes do not say the class, so there is no way from one class to the next.
         path = [number for number in TUTORIALS_PATH if (test.labels == number).any() and not classes]
-        some = test.preview(POINTS)
 
         def draw(epoch: int, variables: PyTree) -> None:
-            labels = labels_for(module, shown)
-            back = vae.decode(module, variables, vae.encode(module, variables, real, labels), labels)
+            labels = labels_for(module, some)
+            codes = vae.encode(module, variables, values, labels)  # computed while the next picture is drawn
             original = pictures.sheet(real, 10, title=run.title("test images"))
             run.picture("real_image", original, raw=pictures.grid(real, columns=5))
-            both = {"original": real, "reconstruction": back}
+            means = np.asarray(codes)
+            back = vae.decode(module, variables, means[: len(real)], None if labels is None else labels[: len(real)])
+            both: Mapping[str, jax.Array | np.ndarray] = {"original": real, "reconstruction": back}
             compared = pictures.compared(both, 10, title=run.title("test images", epoch))
             run.picture("image", compared, raw=pictures.grid(back, columns=5))
             run.curves("loss", ["loss", "reconstruction", "kl"], "training loss (nats an image)")
-            means = vae.encode(module, variables, jnp.asarray(some.images) / some.white, labels_for(module, some))
             draw_latent_space(run, epoch, module, variables, means, some)
             run.results(
                 lambda: measure(partial(vae.posterior, module, variables), partial(vae.decode, module, variables))
             )
 
         def draw_end(epoch: int, variables: PyTree) -> None:
-            labels = labels_for(module, test)
+            images, labels = test.as_floats(), labels_for(module, test)
             run.results(figures(module, variables, images, labels, run.key("test")))
-            means = vae.encode(module, variables, images, labels)
+            means = np.asarray(vae.encode(module, variables, images, labels))
             draw_latent_space(run, epoch, module, variables, means, test)
             if len(path) > 1:
                 frames = vae.morph(module, variables, class_means(means, test.labels, path), FRAMES)
@@ -149,8 +149,8 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
                 run.animation("morph", morph_frames(frames, names, run.title("", epoch)))
 
         def validate(variables: PyTree) -> dict[str, float]:
-            values, labels = jnp.asarray(validation.images) / validation.white, labels_for(module, validation)
-            found = figures(module, variables, values, labels, run.key("validation"))
+            labels = labels_for(module, validation)
+            found = figures(module, variables, validation.as_floats(), labels, run.key("validation"))
             return {"validation_loss": found["test_loss"]}
 
         best, measure_best = ("validation_loss", validate) if config.validation else ("loss", None)
@@ -159,7 +159,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
 
 
 def draw_latent_space(
-    run: "runs.Run[Config]", epoch: int, module: vae.ConvVAE, variables: PyTree, means: jax.Array, shown: Images
+    run: "runs.Run[Config]", epoch: int, module: vae.ConvVAE, variables: PyTree, means: np.ndarray, shown: Images
 ) -> None:
     """The means of images in the latent space, and what its plane decodes to."""
     latent, extent = module.latent, run.config.extent
@@ -169,7 +169,8 @@ def draw_latent_space(
         lambda: pictures.scatter(means, shown.labels, names=shown.classes, extent=extent, title=title),
     )
     present = [(number, name) for number, name in enumerate(shown.classes) if (shown.labels == number).any()]
-    by_class = {name: means[shown.labels == number].mean(0).tolist() for number, name in present}
+    centres = class_means(means, shown.labels, [number for number, _ in present])
+    by_class = {name: centre.tolist() for (_, name), centre in zip(present, centres, strict=True)}
     run.values("latent_points", {"classes": list(shown.classes), "means": by_class})
     if module.classes:
         draw_classes(run, epoch, module, variables, shown.classes)
@@ -197,7 +198,7 @@ def labels_for(module: vae.ConvVAE, images: Images) -> np.ndarray | None:
 
 def inspect(config: Config, test: Images) -> None:
     """`--test` and `--morph`, on a finished run."""
-    images = jnp.asarray(test.images) / test.white
+    images = test.as_floats()
     module = network(config, config.classes_of(test.classes))
     if config.morph is not None:
         check_path(config, config.morph, test)
@@ -210,7 +211,7 @@ def inspect(config: Config, test: Images) -> None:
         found = figures(module, variables, images, labels_for(module, test), runs.key_of(config, "test"))
         runs.say("  ".join(f"{name} {value:.2f}" for name, value in found.items()))
         return
-    points = class_means(vae.encode(module, variables, images), test.labels, config.morph)
+    points = class_means(np.asarray(vae.encode(module, variables, images)), test.labels, config.morph)
     frames = vae.morph(module, variables, points, FRAMES)
     name = f"morph_{'_'.join(map(str, config.morph))}"
     names = [test.classes[number] if test.classes else str(number) for number in config.morph]
@@ -235,7 +236,7 @@ def check_path(config: Config, path: Sequence[int], test: Images) -> None:
 
 
 def figures(
-    module: vae.ConvVAE, variables: object, images: jax.Array, labels: np.ndarray | None, key: jax.Array
+    module: vae.ConvVAE, variables: object, images: np.ndarray, labels: np.ndarray | None, key: jax.Array
 ) -> dict[str, float]:
     """The loss and its terms on the test set, forward only, in nats an image."""
     epsilon = jax.random.normal(key, (len(images), module.latent))
@@ -243,19 +244,20 @@ def figures(
     return {f"test_{name}": float(found[name]) for name in ("loss", "reconstruction", "kl")}
 
 
-def latent_plane(latent: int, extent: float) -> jax.Array:
+def latent_plane(latent: int, extent: float) -> np.ndarray:
     """The latent plane's first two dimensions from −extent to extent, row by row from the top, the others zero.
 
     A latent space of one dimension has a single row.
     """
-    line = jnp.linspace(-extent, extent, GRID)
-    across, up = jnp.meshgrid(line, line[::-1] if latent > 1 else line[:1])
-    plane = jnp.stack([across.ravel(), up.ravel()], axis=1)[:, :latent]
-    return jnp.pad(plane, ((0, 0), (0, latent - plane.shape[1])))
+    line = np.linspace(-extent, extent, GRID, dtype=np.float32)
+    across, up = np.meshgrid(line, line[::-1] if latent > 1 else line[:1])
+    plane = np.stack([across.ravel(), up.ravel()], axis=1)[:, :latent]
+    return np.pad(plane, ((0, 0), (0, latent - plane.shape[1])))
 
 
-def class_means(means: jax.Array, labels: np.ndarray, path: Sequence[int]) -> jax.Array:
-    return jnp.stack([means[labels == number].mean(0) for number in path])
+def class_means(means: np.ndarray, labels: np.ndarray, path: Sequence[int]) -> np.ndarray:
+    """The mean of each class of a path, `[len(path), latent]`. JAX would compile a program for each class's size."""
+    return np.array([means[labels == number].mean(0) for number in path])
 
 
 def strip(frames: jax.Array) -> Image.Image:

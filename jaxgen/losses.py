@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def binary_cross_entropy(logits: jax.Array, target: float | jax.Array) -> jax.Array:
@@ -27,7 +28,7 @@ def binary_cross_entropy(logits: jax.Array, target: float | jax.Array) -> jax.Ar
     return jnp.mean(target * jax.nn.softplus(-logits) + (1 - target) * jax.nn.softplus(logits))
 
 
-def mean_squared_error(prediction: jax.Array, target: float | jax.Array) -> jax.Array:
+def mean_squared_error(prediction: jax.Array, target: float | jax.Array | np.ndarray) -> jax.Array:
     """Compute the mean over all elements of (prediction − target)², as `torch.nn.MSELoss` does.
 
     Args:
@@ -81,7 +82,7 @@ def gaussian_kl(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
     return -0.5 * jnp.sum(1 + log_variance - jnp.square(mean) - jnp.exp(log_variance))
 
 
-def _check_shapes(name: str, first: jax.Array, second: float | jax.Array, *, scalar: bool) -> None:
+def _check_shapes(name: str, first: jax.Array, second: float | jax.Array | np.ndarray, *, scalar: bool) -> None:
     """Broadcasting `[4, 1]` with `[4]` would give another number without a word."""
     shapes = jnp.shape(first), jnp.shape(second)
     if shapes[0] != shapes[1] and not (scalar and shapes[1] == ()):

@@ -237,3 +237,17 @@ print(resident - psutil.Process().memory_info().rss)
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1 << 20
+
+
+def test_the_garbage_collector_of_a_command_passes_over_what_was_imported():
+    program = """
+import gc
+from jaxgen.runs.command import Remedies, as_process
+
+def work():
+    return 0 if gc.get_freeze_count() > 50_000 > len(gc.get_objects()) else 1
+
+as_process(work, Remedies("", "", ""))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

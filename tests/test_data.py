@@ -137,6 +137,14 @@ def test_preview_of_other_data_is_its_beginning(labels):
     assert images.preview(3).images.ravel().tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("white", [16, 255])
+def test_images_as_floats_are_from_0_to_1(white):
+    values = Images(np.arange(white + 1, dtype=np.uint8).reshape(-1, 1, 1, 1), np.zeros(white + 1, np.int32), white)
+    floats = values.as_floats()
+    assert floats.dtype == np.float32
+    np.testing.assert_array_equal(floats.ravel(), np.arange(white + 1, dtype=np.float32) / np.float32(white))
+
+
 def test_faces_are_deterministic():
     first, again, test = data.load("faces"), data.load("faces"), data.load("faces", "test")
     assert first.images.shape == (504, 56, 56, 1)

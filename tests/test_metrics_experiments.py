@@ -57,6 +57,7 @@ def test_experiment_measures_its_model(experiment, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(dcgan_mnist, "MEASURED", 20)
     outcome = train(experiment, tmp_path / "run", 24 if experiment is vae_mnist else 120)
     assert outcome.failures == ()
+    assert figures_of(tmp_path / "run/epochs/000") == {}  # measuring the untrained model would only delay the training
     assert figures_of(tmp_path / "run/epochs/001").keys() == OF_EPOCHS[experiment]
     at_end = figures_of(tmp_path / "run/final")
     assert at_end.keys() == outcome.results.keys() == OF_EPOCHS[experiment] | AT_END.get(experiment, set())

@@ -86,6 +86,20 @@ def test_a_step_is_traced_once_for_each_batch_shape():
     assert sorted(shapes) == [2, BATCH]
 
 
+def test_the_first_state_is_traced_once_with_its_shapes():
+    recipe, traced = line_recipe(), []
+
+    def counted(key, weights=None):
+        traced.append(key)
+        return recipe.init(key, weights)
+
+    loop = training.Loop(recipe._replace(init=counted), source(), BATCH)
+    shapes = loop.shapes()
+    carry = loop.initial(jax.random.key(0))
+    assert len(traced) == 1
+    assert shapes == jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), carry)
+
+
 def test_slice_length_does_not_change_the_result(monkeypatch):
     recipe, data = line_recipe(), source()
     whole = train(recipe, data, seconds=1e9)

@@ -53,6 +53,10 @@ class Images(NamedTuple):
         rows = rows[:count]
         return self._replace(images=self.images[rows], labels=self.labels[rows])
 
+    def as_floats(self) -> NDArray[np.float32]:
+        """The images in [0, 1], `[N, H, W, C]`, in memory."""
+        return np.asarray(self.images, np.float32) / np.float32(self.white)
+
     def select(self, chosen: NDArray[Any]) -> "Images":
         """Some of the images. Those on disk stay there.
 

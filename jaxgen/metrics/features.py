@@ -127,13 +127,13 @@ def _mean_and_deviation(features: ArrayLike) -> tuple[NDArray[np.float32], np.fl
 
 @partial(jax.jit, static_argnums=0)
 def _features(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
-    features: jax.Array = in_batches(lambda batch: module.apply(variables, batch)[0], images, 500)
+    features: jax.Array = in_batches(lambda batch: module.apply(variables, batch)[0], images, 100)
     return features
 
 
 @partial(jax.jit, static_argnums=0)
 def _class_of(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
-    outputs = in_batches(lambda batch: module.apply(variables, batch)[1], images, 500)
+    outputs = in_batches(lambda batch: module.apply(variables, batch)[1], images, 100)
     return jnp.argmax(outputs, axis=1).astype(jnp.int32)
 
 

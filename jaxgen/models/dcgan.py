@@ -427,7 +427,7 @@ def discriminator_has_won(metrics: Mapping[str, float]) -> bool:
 
 WON = "the discriminator has won: its errors are near 0, and the generator learns little from it"
 
-BATCH = 500  # images that are drawn at a time: it bounds the memory
+BATCH = 100  # images that are drawn at a time: few enough for a processor's caches
 
 
 def sample(

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-BATCH = 100  # images that are encoded or decoded at a time in evaluation: few enough for a processor's caches
+BATCH = 50  # images that are encoded or decoded at a time in evaluation: few enough for a processor's caches
 
 
 class Output(NamedTuple):
@@ -388,7 +388,9 @@ def _apply(module: nn.Module, method: str, variables: PyTree, x: jax.Array, give
     return in_batches(lambda inputs: module.apply(variables, inputs[0], **inputs[1], method=method), (x, given), BATCH)
 
 
-def morph(module: nn.Module, variables: PyTree, points: jax.Array, frames: int, label: int | None = None) -> jax.Array:
+def morph(
+    module: nn.Module, variables: PyTree, points: jax.Array | np.ndarray, frames: int, label: int | None = None
+) -> jax.Array:
     """Decode points along the straight lines from each latent point to the next.
 
     Args:

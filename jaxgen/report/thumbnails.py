@@ -108,7 +108,7 @@ def _encoded_once(path: Path, part: int, changed: int) -> str:
     if part > 1:
         plain = plain.resize((max(1, plain.width // part), max(1, plain.height // part)), Image.Resampling.BOX)
     lossless = _uri(plain, "WEBP", lossless=True, method=2)
-    lossy = _uri(plain, "WEBP", quality=_QUALITY, method=4) if len(lossless) > 8000 else lossless
+    lossy = _uri(plain, "WEBP", quality=_QUALITY, method=2) if len(lossless) > 8000 else lossless
     return min(lossless, lossy, key=len)
 
 

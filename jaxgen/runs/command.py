@@ -5,6 +5,7 @@
 
 import contextlib
 import difflib
+import gc
 import io
 import os
 import re
@@ -75,6 +76,7 @@ def as_process(work: Callable[[], int], remedies: Remedies) -> NoReturn:
     Errors that a user can act on are one line on the standard error stream. The first signal raises `Interrupted`.
     """
     _stop_anywhere(remedies.stopped)
+    gc.freeze()  # what was imported stays; the collector would look through all of it several times while JAX traces
     try:
         sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # where they were closed
         if isinstance(sys.stdout, io.TextIOWrapper):

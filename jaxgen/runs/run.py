@@ -175,15 +175,15 @@ class Run(Generic[ConfigT]):
 
         Args:
             figures: numbers by name, each a float or a `metrics.Figure`; or a function that measures them. It is called
-                unless the configuration has `metrics=False`, and its time is shown. A function that fails costs the
-                figures, not the run.
+                unless the configuration has `metrics=False`, and its time is shown. While the untrained model is drawn
+                it is not called, so that training begins sooner. A function that fails costs the figures, not the run.
         """
         if not self._writes:
             return
         began = time.monotonic()
         if not callable(figures):
             self._results.add(figures)
-        elif self.config.metrics:
+        elif self.config.metrics and not (self._drawing and self._at.epoch == 0):
             with surviving("a figure of quality", self._outputs.note):
                 self._results.add(figures())
             self._measuring_seconds += time.monotonic() - began
@@ -211,7 +211,7 @@ class Run(Generic[ConfigT]):
                 mean of it.
             notes: texts for the log and the screen, each once, after the first epoch whose metrics it is true of.
             measure: `(variables) -> {name: number}`, called after every epoch; its figures join the epoch's metrics.
-            each: called with a `training.Slice` about every half second, whose metrics include those of `measure` where
+            each: called with a `training.Slice` about every two seconds, whose metrics include those of `measure` where
                 it ends an epoch; a true result ends the training, which then counts as finished.
 
         Returns:
