@@ -1,8 +1,8 @@
 """The training loop: pure, compiled once, and independent of models, disks and pictures.
 
 A `Recipe` says how one step learns and a `Source` what a batch is. `advance` runs any number of steps of an epoch in
-one compiled loop, and a `Loop` asks it for about two seconds of steps at a time. Every random number is a function of
-(key, epoch, step), so a training that is interrupted anywhere continues with the same bits.
+one compiled loop, and a `Loop` asks it for about a second and a half of steps at a time. Every random number is a
+function of (key, epoch, step), so a training that is interrupted anywhere continues with the same bits.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ StateT = TypeVar("StateT")
 
 # About how long a slice takes. On a CPU, its program gets working memory from the system, which clears every page: of
 # slices of half a second, that took a tenth of the time in dcgan_mnist, whose program works in 140 MB.
-_SLICE_SECONDS = 2.0
+_SLICE_SECONDS = 1.5
 
 
 class Recipe(NamedTuple, Generic[StateT]):
@@ -591,7 +591,7 @@ def fit(
         key: determines the order of every epoch and the noise of every step. The same key gives the same training.
         epoch: the epochs that `state` has already been trained for under this key: `fit(…, epochs=2)` and then
             `fit(…, epochs=2, epoch=2)` equal `fit(…, epochs=4)`, bit for bit.
-        each: called with a `Slice` about every two seconds; a true result ends the training.
+        each: called with a `Slice` about every second and a half; a true result ends the training.
         devices: where to train, in place of JAX's default device, such as `jax.devices()`. Several share every batch,
             or have some of several models each; either is the same training up to rounding. They may be those of
             several processes that JAX's distributed runtime connects, all of which then call this.

@@ -31,7 +31,7 @@ the distribution-free 95 % interval of the median.
 **A quiet machine.** PyTorch's threads wait for each other at barriers, and other processes make that many times
 slower. So during every turn the benchmark reads how much of the processors other processes use. Only rounds in which
 that is at most 5 % count. If there are fewer than six of them, the quieter half of the rounds counts, and the race is
-marked with an asterisk in every table. A race that takes too long (ten minutes; `--quick`: half a minute) ends after
+marked with an asterisk in every table. A race that takes too long (ten minutes; `--quick`: one minute) ends after
 fewer rounds.
 
 **The ideal time** is that of the step's arithmetic at the rate of large matrix products: multiply-adds, counted in

@@ -42,7 +42,7 @@ MODES = (
     scaling.PROCESSES,
     "streaming",
 )  # options that measure something else than the races
-QUICK = Effort((EAGER,), rounds=7, longest=45.0, training=0.5, products=2, generating_rounds=0, profiled=0, starts=0)
+QUICK = Effort((EAGER,), rounds=6, longest=60.0, training=0.5, products=2, generating_rounds=0, profiled=0, starts=0)
 
 
 def options_of(arguments: Sequence[str]) -> argparse.Namespace:

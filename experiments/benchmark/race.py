@@ -180,7 +180,7 @@ def race_training(ours: Jaxgen, rivals: Mapping[str, PyTorch], effort: Effort) -
     first_steps = take_turns({OURS: ours.train}, FEWEST_STEPS, 2).seconds[OURS]
     warming = min(ours.steps, turn_length(first_steps[-1:], effort.training, ours.steps))
     # Two turns: torch.compile is at work in the first step, at a smaller batch, and once more after that.
-    warm_up = take_turns(turns, warming, 2)
+    warm_up = take_turns(turns, warming, 2 if COMPILED in rivals else 1)
     steps = turn_length([each[-1] for each in warm_up.seconds.values()], effort.training, ours.steps)
     if steps % ours.steps == 0:
         ours.train(-ours.done % ours.steps)  # to the end of the epoch: turns are whole epochs

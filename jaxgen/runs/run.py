@@ -211,8 +211,8 @@ class Run(Generic[ConfigT]):
                 mean of it.
             notes: texts for the log and the screen, each once, after the first epoch whose metrics it is true of.
             measure: `(variables) -> {name: number}`, called after every epoch; its figures join the epoch's metrics.
-            each: called with a `training.Slice` about every two seconds, whose metrics include those of `measure` where
-                it ends an epoch; a true result ends the training, which then counts as finished.
+            each: called with a `training.Slice` about every second and a half, whose metrics include those of `measure`
+                where it ends an epoch; a true result ends the training, which then counts as finished.
 
         Returns:
             The trained state, and the history: the mean of every metric in every epoch.
