@@ -48,7 +48,7 @@ class Case(NamedTuple):
 
     def floats(self, images: Images) -> np.ndarray:
         """Return the images as PyTorch gets them: float32 in [low, 1]."""
-        return np.asarray(images.images, np.float32) / images.white * (1.0 - self.low) + self.low
+        return images.as_floats() * (1.0 - self.low) + self.low
 
 
 def completer(cell: Literal["lstm", "gru"]) -> Case:

@@ -150,7 +150,7 @@ class _Classes:
         number = class_number(stop, test.classes, len(test.classes))
         if number is None or not (test.labels == number).any():
             raise InputError(f"{stop}: {there_are(stop, test.classes, 0) if test.classes else _UNLABELED}")
-        images = test.images[test.labels == number].astype(np.float32) / test.white
+        images = test.select(test.labels == number).as_floats()
         return _Batch(images, labels_of(number, len(images), self._model))
 
     @cached_property
