@@ -91,6 +91,15 @@ def test_each_device_computes_its_shard_only():
     assert optimised.count("all-reduce(") == 1
 
 
+def test_the_vector_of_a_mean_is_not_padded():
+    """XLA's CPU compiler reads beyond the operand of a `pad`, which can be 50 times slower."""
+    mesh = parallel.mesh_of(jax.devices()[:2])
+    shared = parallel.on_all(mesh, lambda x: parallel.mean_over_shards({"product": x @ x, "sum": x.sum(0)}))
+    optimised = jax.jit(shared).lower(jnp.ones((64, 64))).compile().as_text()
+    assert "all-reduce(" in optimised
+    assert " pad(" not in optimised
+
+
 def test_a_step_is_traced_once_for_each_batch_shape_on_two_devices():
     recipe, source = tiny.recipe(tiny.Config()), training.as_source(tiny.points())
     shapes = []
