@@ -115,7 +115,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
 
 def draw_data(run: "runs.Run[Config]", digits: Images) -> None:
     """The training images in the matrix of the samples, and the first ten with their labels."""
-    images = digits.images[:256] / digits.white
+    images = digits.preview(256).as_floats()
     title = run.title("training images")
     run.picture(
         "digits",
@@ -124,8 +124,9 @@ def draw_data(run: "runs.Run[Config]", digits: Images) -> None:
     )
     names = [digits.classes[label] if digits.classes else "" for label in digits.labels[:10]]
     count, height, width, _ = digits.images.shape
-    first = run.title(f"the first {len(names)} of {count:,} images of {height}×{width} pixels")
-    run.picture("first_ten", lambda: pictures.sheet(images[:10], 10, title=first, column_labels=names))
+    title_of_ten = run.title(f"the first {len(names)} of {count:,} images of {height}×{width} pixels")
+    ten = digits.select(np.arange(len(names))).as_floats()
+    run.picture("first_ten", lambda: pictures.sheet(ten, 10, title=title_of_ten, column_labels=names))
 
 
 if __name__ == "__main__":

@@ -619,6 +619,11 @@ def test_what_was_not_measured_has_no_table() -> None:
     assert "Starting" not in printed
 
 
+def test_compiling_never_takes_less_than_nothing() -> None:
+    faster_at_first = changed("recipes", "dcgan_digits", "compile_seconds", "pytorch_compiled", to=-0.5)
+    assert "\ndcgan_digits    3.21          0.000\n" in report.render(faster_at_first)
+
+
 @pytest.mark.parametrize(("share", "said"), [(0.3, "up to 30%"), (None, "unknown")])
 def test_disturbed_race_is_marked(share: float | None, said: str) -> None:
     busy = changed("recipes", "dcgan_digits", "seconds_per_epoch", "quiet", to=False)

@@ -36,6 +36,7 @@ _FORMAT = 1  # to be increased when the network or its training changes
 _BATCH = 128
 _RATE = 3e-3
 _STEPS = 500  # at least; an epoch is always finished
+_AT_ONCE = 100  # images that the trained network is given
 _MOST_IMAGES = 60_000  # that are learned from
 _SCALED_BY = 10_000  # images whose features say how features are scaled
 
@@ -127,13 +128,13 @@ def _mean_and_deviation(features: ArrayLike) -> tuple[NDArray[np.float32], np.fl
 
 @partial(jax.jit, static_argnums=0)
 def _features(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
-    features: jax.Array = in_batches(lambda batch: module.apply(variables, batch)[0], images, 100)
+    features: jax.Array = in_batches(lambda batch: module.apply(variables, batch)[0], images, _AT_ONCE)
     return features
 
 
 @partial(jax.jit, static_argnums=0)
 def _class_of(module: nn.Module, variables: PyTree, images: jax.Array) -> jax.Array:
-    outputs = in_batches(lambda batch: module.apply(variables, batch)[1], images, 100)
+    outputs = in_batches(lambda batch: module.apply(variables, batch)[1], images, _AT_ONCE)
     return jnp.argmax(outputs, axis=1).astype(jnp.int32)
 
 
