@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (?:\(.*?\)|\S+) ([\w-]+)
 _CALLED = re.compile(r"calls=%?([\w.-]+)")
 
 Kernel = tuple[str, str]  # the names of its module and of its instruction
+Program = tuple[str, int]  # the name of a module, which several programs can share, and a number that only one has
 Interval = tuple[float, float]  # from, to
 
 
@@ -30,6 +31,7 @@ class _Event(NamedTuple):
     """A kernel that was run."""
 
     kernel: Kernel
+    program: Program
     device: int
     start: float  # nanoseconds
     stop: float
@@ -49,16 +51,15 @@ def profile(ours: Jaxgen, steps: int) -> dict[str, Any]:
             done = ours.train(steps)
         (path,) = Path(folder).rglob("*.xplane.pb")
         events = list(_events_in(jax.profiler.ProfileData.from_file(str(path))))
-    kinds: dict[Kernel, str] = {}
-    for executable in jax.devices()[0].client.live_executables():
-        for module in executable.hlo_modules():
-            kinds |= kinds_of_kernels(module.to_string())
+    executables = jax.devices()[0].client.live_executables()
+    modules = [kinds_of_kernels(module.to_string()) for each in executables for module in each.hlo_modules()]
+    kinds = kinds_by_program(modules, events)
     nanoseconds: defaultdict[str, float] = defaultdict(float)
     exchanging: defaultdict[int, list[Interval]] = defaultdict(list)  # by device
     computing: defaultdict[int, list[Interval]] = defaultdict(list)
-    known = [event for event in events if event.kernel in kinds]
-    for kernel, device, start, stop in known:
-        kind = kinds[kernel]
+    known = [event for event in events if event.kernel in kinds[event.program]]
+    for kernel, program, device, start, stop in known:
+        kind = kinds[program][kernel]
         nanoseconds[kind] += stop - start
         (exchanging if kind == "all-reduce wait" else computing)[device].append((start, stop))
     both = sum(overlap(exchanging[device], computing[device]) for device in exchanging)
@@ -113,6 +114,23 @@ def kinds_of_kernels(hlo: str) -> dict[Kernel, str]:
     }
 
 
+def kinds_by_program(
+    modules: Sequence[Mapping[Kernel, str]], events: Iterable[_Event]
+) -> dict[Program, Mapping[Kernel, str]]:
+    """Return the kinds of kernels of each program that was run.
+
+    The events do not say which of the modules that are called alike a program is: it is the one that has the most of
+    the kernels that were run.
+    """
+    run: defaultdict[Program, set[Kernel]] = defaultdict(set)
+    for event in events:
+        run[event.program].add(event.kernel)
+    return {
+        program: max(modules, key=lambda module: (len(kernels & module.keys()), -len(module)))
+        for program, kernels in run.items()
+    }
+
+
 def kind_of(operations: set[str]) -> str:
     """Return the kind of a kernel that consists of these HLO operations."""
     if "dot" in operations:
@@ -132,4 +150,5 @@ def _events_in(data: jax.profiler.ProfileData) -> Iterator[_Event]:
                 if "hlo_op" in about:
                     kernel = str(about["hlo_module"]), str(about["hlo_op"])
                     device = int(str(about.get("device_ordinal", 0)))
-                    yield _Event(kernel, device, event.start_ns, event.start_ns + event.duration_ns)
+                    program = kernel[0], int(str(about.get("program_id", 0)))
+                    yield _Event(kernel, program, device, event.start_ns, event.start_ns + event.duration_ns)
