@@ -230,12 +230,10 @@ def test_kernels_of_programs_with_one_name_are_told_apart() -> None:
     first = {("jit_f", "fusion"): "matmul", ("jit_f", "fusion.1"): "copy"}
     second = {("jit_f", "fusion"): "reduction", ("jit_f", "fusion.2"): "elementwise"}
     events = [
-        profile._Event(kernel, ("jit_f", number), 0, 0.0, 1.0)
-        for number, module in ((7, second), (5, first))
-        for kernel in module
+        profile._Event(kernel, number, 0, 0.0, 1.0) for number, module in ((7, second), (5, first)) for kernel in module
     ]
     for modules in ([first, second], [second, first]):
-        assert profile.kinds_by_program(modules, events) == {("jit_f", 7): second, ("jit_f", 5): first}
+        assert profile.kinds_by_program(modules, events) == {7: second, 5: first}
 
 
 def test_profile_contains_the_kernels_of_the_training_loop(autoencoder: race.Jaxgen) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.numpy import save_file
 import jaxgen
 from experiments import conv_autoencoder, dcgan_digits, dcgan_mnist, rnn_complete, vae_mnist
 from jaxgen import runs
+from jaxgen.data import Images
 from jaxgen.pictures import plots, sheets, text
 from tests.test_runs import bits, call, contents, edit, snapshot, tensors
 
@@ -425,3 +427,12 @@ def test_inspecting_from_python_takes_the_settings_and_data_of_the_run(tmp_path,
     capsys.readouterr()
     vae_mnist.main(vae_mnist.Config(out=tmp_path / "run", test=True))
     assert "  ".join(f"{name} {value:.2f}" for name, value in results.items()) in capsys.readouterr().out
+
+
+def test_training_digits_that_are_sorted_by_class_show_all_classes():
+    drawn = {}
+    run = SimpleNamespace(title=lambda *_: "", picture=lambda name, image, raw=None: drawn.update({name: raw}))
+    labels = np.repeat(np.arange(3, dtype=np.int32), 300)
+    images = np.broadcast_to((labels * 8).astype(np.uint8)[:, None, None, None], (900, 8, 8, 1))
+    dcgan_digits.draw_data(run, Images(images, labels, white=16, classes=("a", "b", "c")))
+    assert set(np.unique(np.asarray(drawn["digits"]()))) == {0, 128, 255}

@@ -23,7 +23,6 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (?:\(.*?\)|\S+) ([\w-]+)
 _CALLED = re.compile(r"calls=%?([\w.-]+)")
 
 Kernel = tuple[str, str]  # the names of its module and of its instruction
-Program = tuple[str, int]  # the name of a module, which several programs can share, and a number that only one has
 Interval = tuple[float, float]  # from, to
 
 
@@ -31,7 +30,7 @@ class _Event(NamedTuple):
     """A kernel that was run."""
 
     kernel: Kernel
-    program: Program
+    program: int  # the number of the program that it was part of
     device: int
     start: float  # nanoseconds
     stop: float
@@ -116,13 +115,13 @@ def kinds_of_kernels(hlo: str) -> dict[Kernel, str]:
 
 def kinds_by_program(
     modules: Sequence[Mapping[Kernel, str]], events: Iterable[_Event]
-) -> dict[Program, Mapping[Kernel, str]]:
-    """Return the kinds of kernels of each program that was run.
+) -> dict[int, Mapping[Kernel, str]]:
+    """Return the kinds of kernels of each program that was run, by its number.
 
-    The events do not say which of the modules that are called alike a program is: it is the one that has the most of
-    the kernels that were run.
+    Several modules can have one name, and events do not say which of them a program is: it is the smallest of those
+    that have the most of the kernels that were run.
     """
-    run: defaultdict[Program, set[Kernel]] = defaultdict(set)
+    run: defaultdict[int, set[Kernel]] = defaultdict(set)
     for event in events:
         run[event.program].add(event.kernel)
     return {
@@ -150,5 +149,5 @@ def _events_in(data: jax.profiler.ProfileData) -> Iterator[_Event]:
                 if "hlo_op" in about:
                     kernel = str(about["hlo_module"]), str(about["hlo_op"])
                     device = int(str(about.get("device_ordinal", 0)))
-                    program = kernel[0], int(str(about.get("program_id", 0)))
+                    program = int(str(about["program_id"]))
                     yield _Event(kernel, program, device, event.start_ns, event.start_ns + event.duration_ns)
