@@ -28,8 +28,9 @@ from jaxgen.recipes import with_hyperparams
 from jaxgen.training import PyTree
 
 GRID = 20  # images a side of the decoded latent plane
+CODES = 10  # a conditional model's samples of each class
 FRAMES = 20  # of the animation, from one class to the next
-POINTS = 2000  # test images whose means are drawn while training; at the end all are
+POINTS = 1000  # test images whose means are drawn while training; at the end all are
 TUTORIALS_PATH = (2, 4, 9, 3, 5, 3, 8)
 
 
@@ -121,16 +122,16 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
 
         def draw(epoch: int, variables: PyTree) -> None:
             labels = labels_for(module, some)
-            codes = vae.encode(module, variables, values, labels)  # computed while the next picture is drawn
+            codes = vae.encode(module, variables, values, labels)  # these three are computed while pictures are drawn
+            back = vae.decode(module, variables, codes[: len(real)], None if labels is None else labels[: len(real)])
+            decoded = decode_latent_space(run, module, variables)
             original = pictures.sheet(real, 10, title=run.title("test images"))
             run.picture("real_image", original, raw=pictures.grid(real, columns=5))
-            means = np.asarray(codes)
-            back = vae.decode(module, variables, means[: len(real)], None if labels is None else labels[: len(real)])
             both: Mapping[str, jax.Array | np.ndarray] = {"original": real, "reconstruction": back}
             compared = pictures.compared(both, 10, title=run.title("test images", epoch))
             run.picture("image", compared, raw=pictures.grid(back, columns=5))
             run.curves("loss", ["loss", "reconstruction", "kl"], "training loss (nats an image)")
-            draw_latent_space(run, epoch, module, variables, means, some)
+            draw_latent_space(run, epoch, module, np.asarray(codes), some, decoded)
             run.results(
                 lambda: measure(partial(vae.posterior, module, variables), partial(vae.decode, module, variables))
             )
@@ -139,7 +140,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
             images, labels = test.as_floats(), labels_for(module, test)
             run.results(figures(module, variables, images, labels, run.key("test")))
             means = np.asarray(vae.encode(module, variables, images, labels))
-            draw_latent_space(run, epoch, module, variables, means, test)
+            draw_latent_space(run, epoch, module, means, test, decode_latent_space(run, module, variables))
             if len(path) > 1:
                 frames = vae.morph(module, variables, class_means(means, test.labels, path), FRAMES)
                 names = [test.classes[number] if test.classes else str(number) for number in path]
@@ -159,9 +160,9 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
 
 
 def draw_latent_space(
-    run: "runs.Run[Config]", epoch: int, module: vae.ConvVAE, variables: PyTree, means: np.ndarray, shown: Images
+    run: "runs.Run[Config]", epoch: int, module: vae.ConvVAE, means: np.ndarray, shown: Images, decoded: jax.Array
 ) -> None:
-    """The means of images in the latent space, and what its plane decodes to."""
+    """The means of images in the latent space, and what `decode_latent_space` has found there."""
     latent, extent = module.latent, run.config.extent
     title = run.title(f"means of {len(means):,} test images", epoch)
     run.picture(
@@ -173,23 +174,21 @@ def draw_latent_space(
     by_class = {name: centre.tolist() for (_, name), centre in zip(present, centres, strict=True)}
     run.values("latent_points", {"classes": list(shown.classes), "means": by_class})
     if module.classes:
-        draw_classes(run, epoch, module, variables, shown.classes)
+        sheet = pictures.sheet(decoded, CODES, title=run.title("samples", epoch), row_labels=shown.classes)
+        run.picture("samples", sheet, raw=pictures.grid(decoded, columns=CODES))
         return
-    decoded = vae.decode(module, variables, latent_plane(latent, extent))
     kind = "line" if latent == 1 else "plane" if latent == 2 else "plane where all but z₁ and z₂ are 0"
     sheet = pictures.plane(decoded, GRID, extent, title=run.title(f"the decoded latent {kind}", epoch))
     run.picture("latent_grid", sheet, raw=pictures.grid(decoded, GRID, margin=0))
 
 
-def draw_classes(
-    run: "runs.Run[Config]", epoch: int, module: vae.ConvVAE, variables: PyTree, names: Sequence[str]
-) -> None:
-    """Samples of a conditional model: a row for each class, a column for each latent code."""
-    z = jax.random.normal(run.key("classes"), (10, module.latent))
-    labels = jnp.repeat(jnp.arange(module.classes), len(z))
-    samples = vae.decode(module, variables, jnp.tile(z, (module.classes, 1)), labels)
-    sheet = pictures.sheet(samples, len(z), title=run.title("samples", epoch), row_labels=names)
-    run.picture("samples", sheet, raw=pictures.grid(samples, columns=len(z)))
+def decode_latent_space(run: "runs.Run[Config]", module: vae.ConvVAE, variables: PyTree) -> jax.Array:
+    """The images of a grid in the latent plane; of a conditional model, of the same random codes for each class."""
+    if not module.classes:
+        return vae.decode(module, variables, latent_plane(module.latent, run.config.extent))
+    z = jax.random.normal(run.key("classes"), (CODES, module.latent))
+    labels = jnp.repeat(jnp.arange(module.classes), CODES)
+    return vae.decode(module, variables, jnp.tile(z, (module.classes, 1)), labels)
 
 
 def labels_for(module: vae.ConvVAE, images: Images) -> np.ndarray | None:

@@ -76,7 +76,9 @@ def as_process(work: Callable[[], int], remedies: Remedies) -> NoReturn:
     Errors that a user can act on are one line on the standard error stream. The first signal raises `Interrupted`.
     """
     _stop_anywhere(remedies.stopped)
-    gc.freeze()  # what was imported stays; the collector would look through all of it several times while JAX traces
+    # While JAX traces, the collector would look through all that is imported and traced several times, and find little.
+    gc.freeze()
+    gc.set_threshold(100_000)
     try:
         sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # where they were closed
         if isinstance(sys.stdout, io.TextIOWrapper):
