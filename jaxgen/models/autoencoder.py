@@ -124,7 +124,7 @@ def recipe(
 
 @partial(jax.jit, static_argnums=0)
 def reconstruct(module: nn.Module, variables: PyTree, images: jax.Array | np.ndarray) -> jax.Array:
-    """Reconstruct images, a hundred at a time, which fit into a processor's caches.
+    """Reconstruct images, fifty at a time, which fit into a processor's caches.
 
     Args:
         module: The autoencoder.
@@ -134,7 +134,7 @@ def reconstruct(module: nn.Module, variables: PyTree, images: jax.Array | np.nda
     Returns:
         `[N, H, W, C]`.
     """
-    reconstructions: jax.Array = in_batches(lambda batch: module.apply(variables, batch), images, 100)
+    reconstructions: jax.Array = in_batches(lambda batch: module.apply(variables, batch), images, 50)
     return reconstructions
 
 
