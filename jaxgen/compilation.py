@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import hashlib
+import importlib
 import os
 import threading
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from jax.extend.core import ClosedJaxpr
 _MOST_PROGRAMS = 64  # that are kept in memory
 _LARGEST_CONSTANTS = 1 << 20  # bytes; a program that embeds more is not kept
 _LARGEST_DISK_CACHE = 2 << 30  # bytes
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"  # how its data begin
 
 # Without it, XLA's CPU compiler copies an optimizer's moments and parameters in every step of a training loop, although
 # it may overwrite them. It changes no result.
@@ -169,6 +171,7 @@ def _enable_disk_cache() -> dict[str, Any]:
     folder = None if jax.config.values["jax_compilation_cache_dir"] else cache_folder("compiled")
     if folder is None:
         return {}
+    _remove_damaged(folder)
     _remove_oldest(folder, _LARGEST_DISK_CACHE)
     settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.0}
     before = {name: jax.config.values[name] for name in settings}
@@ -194,6 +197,37 @@ def cache_folder(name: str) -> Path | None:
     except (OSError, RuntimeError):  # the latter: there is no home folder
         return None
     return folder if os.access(folder, os.W_OK) else None
+
+
+def _remove_damaged(folder: Path) -> None:
+    """Remove the entries that are incomplete, as a full disk, a power cut or a kill leaves them.
+
+    JAX would not replace such an entry, but warn of it and compile again at every start. What was complete at an
+    earlier start is not read again.
+    """
+    checked = folder / ".checked"
+    with contextlib.suppress(OSError):  # another process may be removing them too
+        since = checked.stat().st_mtime if checked.exists() else 0.0
+        for entry in folder.glob("*-cache"):
+            status = entry.stat()
+            if not status.st_size or (status.st_mtime >= since and not _is_complete(entry.read_bytes())):
+                entry.unlink(missing_ok=True)
+        checked.touch()
+
+
+def _is_complete(entry: bytes) -> bool:
+    """Whether an entry can be decompressed. JAX compresses by Zstandard where Python has it, otherwise by zlib."""
+    for name in ("compression.zstd", "zstandard") if entry.startswith(_ZSTANDARD) else ("zlib",):
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        try:
+            module.decompress(entry)
+        except Exception:  # each module has an error of its own
+            return False
+        return True
+    return True  # of another Python, which can tell
 
 
 def _remove_oldest(folder: Path, limit: int) -> None:

@@ -264,6 +264,38 @@ print(events.count("cache_misses"))
     assert misses[1] == 0
 
 
+@pytest.mark.parametrize("damage", ["truncated", "empty and old"])
+def test_a_damaged_program_on_disk_is_made_again(tmp_path, damage):
+    """JAX itself would warn of it at every start, and compile every time."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+
+    def start():
+        words = [sys.executable, "-c", "from tests.test_compilation import fit; fit()"]
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    start()
+    entry = next((tmp_path / "jaxgen" / "compiled").glob("jit__advance-*-cache"))
+    others = {path: path.stat().st_mtime_ns for path in entry.parent.glob("*-cache") if path != entry}
+    content = entry.read_bytes()
+    if damage == "truncated":
+        entry.write_bytes(content[: len(content) // 2])
+    else:
+        entry.write_bytes(b"")
+        os.utime(entry, (0, 0))
+    start()
+    assert compilation._is_complete(entry.read_bytes())
+    assert {path: path.stat().st_mtime_ns for path in others} == others
+
+
+def test_what_another_python_has_compressed_is_left_alone(monkeypatch):
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    assert compilation._is_complete(compilation._ZSTANDARD + b"anything")
+    assert not compilation._is_complete(b"anything")
+
+
 def test_a_loop_does_not_copy_the_state_of_its_optimizer():
     adam, x, params = optax.adam(0.1), jnp.ones((8, 64)), [jnp.ones((64, 64)), jnp.ones((64, 32))]
 
