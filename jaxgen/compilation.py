@@ -43,26 +43,16 @@ def compiled(
         arguments: arrays, or `jax.ShapeDtypeStruct`s, as the program will be called with.
         inspect: called with what is about to be compiled.
     """
-    return lower(function, *arguments, inspect=inspect)()
-
-
-def lower(
-    function: jax.stages.Wrapped, *arguments: Any, inspect: Callable[[jax.stages.Lowered], None] | None = None
-) -> Callable[[], Callable[..., Any]]:
-    """Do the first part of `compiled`, tracing and lowering, and return a function that does the rest.
-
-    That function may be called in another thread, while this one goes on with something else: XLA compiles without
-    Python, and without the settings of JAX that belong to a thread.
-    """
     config: Any = jax.config  # whose attributes are made at run time
     if config.jax_disable_jit:
-        return lambda: function
+        return function
     traced = function.trace(*arguments)
     lowered: jax.stages.Lowered = traced.lower()
     if not _is_shareable(traced.jaxpr):
         if inspect is not None:
             inspect(lowered)
-        return lambda: _compile(lowered)
+        program: Callable[..., Any] = _compile(lowered)
+        return program
     key = (
         hashlib.sha256(lowered.as_text().encode()).digest(),
         str(jax.tree.leaves(lowered.args_info)),
@@ -74,20 +64,15 @@ def lower(
     with _lock:
         if key in _programs:
             _programs.move_to_end(key)
-            program = _programs[key]
-            return lambda: program
+            return _programs[key]
     if inspect is not None:
         inspect(lowered)
-
-    def compile_and_keep() -> Callable[..., Any]:
-        program = _compile(lowered)
-        with _lock:
-            _programs[key] = program
-            while len(_programs) > _MOST_PROGRAMS:
-                _programs.popitem(last=False)
-        return program
-
-    return compile_and_keep
+    program = _compile(lowered)
+    with _lock:
+        _programs[key] = program
+        while len(_programs) > _MOST_PROGRAMS:
+            _programs.popitem(last=False)
+    return program
 
 
 def _compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:

@@ -10,7 +10,6 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -22,7 +21,7 @@ from jax.experimental import checkify
 from jax.sharding import Mesh
 
 from jaxgen import ondisk, parallel, processes, staging
-from jaxgen.compilation import compiled, disk_cache, lower
+from jaxgen.compilation import compiled, disk_cache
 from jaxgen.errors import InputError
 from jaxgen.ondisk import DiskArray
 from jaxgen.ops.conv.loops import has_convolution_in_loop
@@ -386,7 +385,7 @@ class Loop:
         )
         self._full = _Steps(recipe, source.batch, batch_size, self.mesh)
         self._last = _Steps(recipe, source.batch, source.size % batch_size, self.mesh)
-        self._programs: dict[int, Callable[[], Callable[..., Carry]]] = {}  # by batch size; may wait for a compiler
+        self._programs: dict[int, Callable[..., Carry]] = {}  # by batch size
         if self._cut is None:
             self.arrays = parallel.place_constant(self.mesh, staging.resident(source.arrays))
             rows = np.arange(source.size - batch_size, source.size, dtype=np.int32)
@@ -502,43 +501,18 @@ class Loop:
                 part = parallel.place(self.mesh, epoch._replace(rows=jnp.asarray(places), origin=first))
                 yield _Piece(steps, parallel.place_constant(self.mesh, arrays), part, stop)
 
-    def prepare(self, carry: Carry, key: jax.Array) -> None:
-        """Begin to compile the training program in another thread, so that `slices` has it sooner.
-
-        On the CPU only, and in a single process: a GPU's compiler chooses among kernels by their time, which other work
-        would disturb, and several processes compile together. Nor where the data come in pieces, which would be read
-        twice.
-
-        Args:
-            carry: as `slices` will get it.
-            key: as `slices` will get it.
-        """
-        if self._platform != "cpu" or processes.are_several() or self._cut is not None:
-            return
-        piece = next(self._pieces(epoch_of(self.source, jax.random.split(key), 0), 0))
-        thread = ThreadPoolExecutor(1)
-        self._programs[piece.steps.batch_size] = thread.submit(self._lower(piece, self.placed(carry))).result
-        thread.shutdown(wait=False)
-
     def _program(self, piece: _Piece, carry: Carry) -> Callable[..., Carry]:
         size = piece.steps.batch_size
         if size not in self._programs:
-            program = self._lower(piece, carry)()
-            self._programs[size] = lambda: program
+            arguments = carry, piece.arrays, piece.epoch, 0, 1
+            self._programs[size] = compiled(piece.steps.advance, *arguments, inspect=self._warn_of_slow_loop)
             processes.meet()
-        return self._programs[size]()
-
-    def _lower(self, piece: _Piece, carry: Carry) -> Callable[[], Callable[..., Carry]]:
-        arguments = carry, piece.arrays, piece.epoch, 0, 1
-        return lower(piece.steps.advance, *arguments, inspect=self._warn_of_slow_loop)
-
-    @property
-    def _platform(self) -> str:
-        return jax.default_backend() if self.device is None else self.device.platform
+        return self._programs[size]
 
     def _warn_of_slow_loop(self, lowered: jax.stages.Lowered) -> None:
         """Warn of XLA's own convolutions in a loop on the CPU (https://github.com/jax-ml/jax/issues/12868)."""
-        if self._platform == "cpu" and has_convolution_in_loop(lowered):
+        platform = jax.default_backend() if self.device is None else self.device.platform
+        if platform == "cpu" and has_convolution_in_loop(lowered):
             warnings.warn(
                 "the training step holds XLA's own convolutions, which are up to ten times slower in a loop on the CPU "
                 "than outside; use jaxgen.layers, or flax.linen.Conv(..., "

@@ -6,12 +6,10 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 import weakref
 from pathlib import Path
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +17,7 @@ import optax
 import pytest
 
 import jaxgen
-from jaxgen import compilation, runs, training
+from jaxgen import compilation, training
 from jaxgen.compilation import compiled
 from jaxgen.from_loss import recipe_from_loss
 from jaxgen.models import completion
@@ -100,79 +98,6 @@ def test_sources_made_anew_share_programs(compilations, make):
     compilations.clear()
     fit(recipe(), make(images.copy()))
     assert compilations == []
-
-
-@pytest.fixture
-def compilers(monkeypatch):
-    """The threads that have compiled, from here on."""
-    threads = []
-    compile_ = compilation._compile
-
-    def noted(lowered):
-        threads.append(threading.current_thread())
-        return compile_(lowered)
-
-    monkeypatch.setattr(compilation, "_compile", noted)
-    return threads
-
-
-def prepared(devices=()):
-    points = tiny.points()
-    loop = training.Loop(tiny.recipe(tiny.Config()), training.as_source(points[: len(points) // 4 * 4]), 4, devices)
-    return loop, loop.initial(jax.random.key(0))
-
-
-def states(loop, carry):
-    return [
-        [np.array(leaf) for leaf in jax.tree.leaves(piece.carry)]
-        for piece in loop.slices(carry, epochs=2, key=jax.random.key(1))
-    ]
-
-
-@pytest.mark.parametrize("devices", [1, 2])
-def test_a_prepared_training_is_compiled_in_another_thread_and_is_the_same(compilers, devices):
-    plain = states(*prepared(jax.devices()[:devices]))
-    compilation.forget_programs()
-    loop, carry = prepared(jax.devices()[:devices])
-    compilers.clear()
-    loop.prepare(carry, jax.random.key(1))
-    chex.assert_trees_all_equal(states(loop, carry), plain)
-    assert threading.main_thread() not in compilers
-    assert len(compilers) == 1
-
-
-def test_what_fails_in_a_prepared_compilation_is_raised_where_the_program_is_needed(monkeypatch):
-    loop, carry = prepared()
-
-    def fail(lowered):
-        raise MemoryError("the compiler has no more")
-
-    monkeypatch.setattr(compilation, "_compile", fail)
-    compilation.forget_programs()
-    loop.prepare(carry, jax.random.key(1))
-    with pytest.raises(MemoryError, match="no more"):
-        states(loop, carry)
-
-
-def test_a_run_compiles_while_its_untrained_model_is_drawn(tmp_path, monkeypatch):
-    compile_, begun, drawn = compilation._compile, threading.Event(), threading.Event()
-
-    def waiting(lowered):
-        if threading.current_thread() is not threading.main_thread():
-            begun.set()
-            assert drawn.wait(20)
-        return compile_(lowered)
-
-    def draw(epoch, variables):
-        assert begun.wait(20)
-        drawn.set()
-
-    monkeypatch.setattr(compilation, "_compile", waiting)
-    compilation.forget_programs()
-    config = tiny.Config(out=tmp_path / "run", epochs=1)
-    with runs.start(config, tiny.points(), tiny.Mean()) as run:
-        run.fit(tiny.recipe(config), [(1, draw)])
-    assert run.outcome.failures == ()
 
 
 def test_batch_functions_compare_by_value():

@@ -274,8 +274,6 @@ class Run(Generic[ConfigT]):
     def _begun(self) -> Carry:
         """The carry of a new training, once the untrained model is drawn and saved."""
         carry = self._loop.initial(self.key("init"), self._setup.weights)
-        if self.config.epochs:
-            self._loop.prepare(carry, self.key("training"))
         if self._writes:
             self._write_record()
             self._outputs.begin()
