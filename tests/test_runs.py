@@ -704,6 +704,19 @@ def test_signal_saves_and_prints_the_resume_command(tmp_path, launch, number, st
     assert [json.loads(line)["epoch"] for line in lines] == list(range(1, int(said[1]) + 3))
 
 
+def test_run_that_is_stopped_while_it_draws_compiles_nothing_more(tmp_path, capsys):
+    def draw(epoch, variables):
+        signal.raise_signal(signal.SIGTERM)
+
+    config = tiny.Config(out=tmp_path / "run")
+    with (
+        pytest.raises(runs.Interrupted, match="saved after 0 epochs and 0 steps"),
+        runs.start(config, tiny.points(), tiny.Mean()) as this_run,
+    ):
+        this_run.fit(tiny.recipe(config), [(1, draw)])
+    assert "compiling" not in capsys.readouterr().out
+
+
 def test_signal_is_handled_where_python_drops_exceptions(monkeypatch, capsys):
     """Python drops exceptions raised in a callback of the garbage collector."""
 

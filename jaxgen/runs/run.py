@@ -315,10 +315,10 @@ class Run(Generic[ConfigT]):
     def _train(self, carry: Carry) -> Carry:
         """Train until the epochs are finished, `each` ends it, or a signal stops it."""
         pieces, skipped = self._slices(carry), set[tuple[int, int]]()
+        self._stop_if_asked(carry, saved=True)
         if self._at.epoch < self.config.epochs:
             say("compiling the training step, once")
         self._progress.begin(self.config.epochs, self._loop.steps)
-        self._stop_if_asked(carry, saved=True)
         while (piece := next(pieces, None)) is not None:
             if int(piece.carry.bad_step) >= 0:
                 bad = self._examine(piece, skipped)
