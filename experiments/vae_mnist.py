@@ -162,7 +162,7 @@ def main(config: Config, data: Given | None = None) -> runs.Outcome | None:
 def draw_latent_space(
     run: "runs.Run[Config]", epoch: int, module: vae.ConvVAE, means: np.ndarray, shown: Images, decoded: jax.Array
 ) -> None:
-    """The means of images in the latent space, and what `decode_latent_space` has found there."""
+    """The means of images in the latent space, and the images of `decode_latent_space`."""
     latent, extent = module.latent, run.config.extent
     title = run.title(f"means of {len(means):,} test images", epoch)
     run.picture(

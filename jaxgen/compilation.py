@@ -156,7 +156,8 @@ def _enable_disk_cache() -> dict[str, Any]:
     folder = None if jax.config.values["jax_compilation_cache_dir"] else cache_folder("compiled")
     if folder is None:
         return {}
-    _remove_damaged(folder)
+    with contextlib.suppress(OSError):
+        _remove_damaged(folder)
     _remove_oldest(folder, _LARGEST_DISK_CACHE)
     settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.0}
     before = {name: jax.config.values[name] for name in settings}
@@ -191,13 +192,13 @@ def _remove_damaged(folder: Path) -> None:
     earlier start is not read again.
     """
     checked = folder / ".checked"
-    with contextlib.suppress(OSError):  # another process may be removing them too
-        since = checked.stat().st_mtime if checked.exists() else 0.0
-        for entry in folder.glob("*-cache"):
+    since = checked.stat().st_mtime if checked.exists() else 0.0
+    checked.touch()  # before the entries are read, so that one which is written meanwhile is read at the next start
+    for entry in folder.glob("*-cache"):
+        with contextlib.suppress(OSError):  # another process may be removing it too
             status = entry.stat()
             if not status.st_size or (status.st_mtime >= since and not _is_complete(entry.read_bytes())):
                 entry.unlink(missing_ok=True)
-        checked.touch()
 
 
 def _is_complete(entry: bytes) -> bool:
